@@ -1,0 +1,1 @@
+"""The process on a box: every effect lives here, on trio."""

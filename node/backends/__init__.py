@@ -1,0 +1,1 @@
+"""Where models run. Only :mod:`node.backends.local` imports torch."""

@@ -1,0 +1,1 @@
+"""The way to other peers. The only package that imports libp2p."""

@@ -1,0 +1,1 @@
+"""What is said between peers: bytes, typed messages, signatures, limits, receipts, errors. Pure."""

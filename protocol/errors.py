@@ -1,0 +1,216 @@
+"""One tree of errors. The class docstring is the text a user reads; the message adds the particulars.
+
+Every class has a stable ``code`` for programs and an ``exit_code`` for the shell. An error says
+what happened, to which peer or file, and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_ANSWER = 0
+EXIT_USAGE = 2
+EXIT_NO_DAEMON = 3
+EXIT_NO_CONSENSUS = 4
+EXIT_PARTIAL = 5
+EXIT_NO_PEERS = 6
+EXIT_NONE_RIGHT = 7
+EXIT_DAEMON = 8
+EXIT_INVALID = 9
+EXIT_CANCELLED = 130
+
+
+class SwarmError(Exception):
+    """Something went wrong in swarmd."""
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = EXIT_DAEMON
+
+    def user_text(self) -> str:
+        """What the user reads: the class's sentence, then the particulars."""
+        sentence = " ".join((type(self).__doc__ or "").split("\n\n")[0].split())
+        detail = str(self)
+        return f"{sentence} {detail}" if detail else sentence
+
+
+# --- what a peer may have sent --------------------------------------------------------------
+
+
+class ProtocolError(SwarmError):
+    """A peer broke the protocol."""
+
+    code = "protocol"
+
+
+class MalformedIdError(ProtocolError):
+    """This is not a valid identifier."""
+
+    code = "malformed-id"
+    exit_code = EXIT_USAGE
+
+
+class DecodeError(ProtocolError):
+    """These bytes are not a message of this protocol."""
+
+    code = "decode"
+
+
+class TooLargeError(ProtocolError):
+    """A message exceeds its size limit."""
+
+    code = "too-large"
+
+
+class BadSignatureError(ProtocolError):
+    """The signature does not match the signer and the bytes."""
+
+    code = "bad-signature"
+
+
+class VersionMismatchError(ProtocolError):
+    """The peer speaks no protocol version that this node speaks."""
+
+    code = "version-mismatch"
+
+
+class WrongSwarmError(ProtocolError):
+    """The peer belongs to another swarm."""
+
+    code = "wrong-swarm"
+
+
+# --- the mesh ---------------------------------------------------------------------------------
+
+
+class MeshError(SwarmError):
+    """The mesh could not do this."""
+
+    code = "mesh"
+
+
+class UnreachableError(MeshError):
+    """The peer cannot be reached."""
+
+    code = "unreachable"
+
+
+class BackpressureError(MeshError):
+    """The peer does not keep up, and its send queue is full."""
+
+    code = "backpressure"
+
+
+class ListenError(MeshError):
+    """The node cannot listen on its address. Is another swarmd using the port?"""
+
+    code = "listen"
+
+
+# --- models -----------------------------------------------------------------------------------
+
+
+class BackendError(SwarmError):
+    """The model backend failed."""
+
+    code = "backend"
+
+
+class ModelNotFoundError(BackendError):
+    """There is no model there. Give a directory that holds config.json, or a bundled name."""
+
+    code = "model-not-found"
+    exit_code = EXIT_USAGE
+
+
+class BackendBusyError(BackendError):
+    """The model is busy and its queue is full."""
+
+    code = "backend-busy"
+
+
+# --- the daemon and its surroundings --------------------------------------------------------
+
+
+class ConfigError(SwarmError):
+    """The configuration is not usable."""
+
+    code = "config"
+    exit_code = EXIT_USAGE
+
+
+class IdentityError(SwarmError):
+    """The node's key cannot be used."""
+
+    code = "identity"
+    exit_code = EXIT_USAGE
+
+
+class DataDirError(SwarmError):
+    """The data directory cannot be used."""
+
+    code = "data-dir"
+    exit_code = EXIT_USAGE
+
+
+class StoreError(SwarmError):
+    """The store failed."""
+
+    code = "store"
+
+
+class SocketPathError(SwarmError):
+    """The control socket cannot be made here."""
+
+    code = "socket-path"
+    exit_code = EXIT_USAGE
+
+
+class NoDaemonError(SwarmError):
+    """No swarmd is listening. Start one with `swarmd`, or name its socket with --socket."""
+
+    code = "no-daemon"
+    exit_code = EXIT_NO_DAEMON
+
+
+class DaemonGoneError(SwarmError):
+    """The daemon went away before it answered. An accepted question is kept: see `swarm history`."""
+
+    code = "daemon-gone"
+    exit_code = EXIT_DAEMON
+
+
+class RpcError(SwarmError):
+    """The daemon refused the request."""
+
+    code = "rpc"
+
+
+# --- questions and receipts -------------------------------------------------------------------
+
+
+class NoPeersError(SwarmError):
+    """Not enough peers can answer. See `swarm peers`, or lower --min-answers."""
+
+    code = "no-peers"
+    exit_code = EXIT_NO_PEERS
+
+
+class CancelledError(SwarmError):
+    """The question was cancelled."""
+
+    code = "cancelled"
+    exit_code = EXIT_CANCELLED
+
+
+class UnknownRoundError(SwarmError):
+    """This node knows no such round. `swarm history` lists those it knows."""
+
+    code = "unknown-round"
+    exit_code = EXIT_USAGE
+
+
+class ReceiptError(SwarmError):
+    """The receipt does not hold."""
+
+    code = "receipt"
+    exit_code = EXIT_INVALID

@@ -1,0 +1,1 @@
+"""Task families with known answers, generated without end from a seed."""
