@@ -1,4 +1,4 @@
-"""One tree of errors. The class docstring is the text a user reads; the message adds the particulars.
+"""One tree of errors: the class docstring is what a user reads, the message adds particulars.
 
 Every class has a stable ``code`` for programs and an ``exit_code`` for the shell. An error says
 what happened, to which peer or file, and what to do next.
@@ -71,6 +71,12 @@ class VersionMismatchError(ProtocolError):
     """The peer speaks no protocol version that this node speaks."""
 
     code = "version-mismatch"
+
+
+class RefusedError(ProtocolError):
+    """A message does not follow from what came before it."""
+
+    code = "refused"
 
 
 class WrongSwarmError(ProtocolError):
@@ -173,10 +179,22 @@ class NoDaemonError(SwarmError):
 
 
 class DaemonGoneError(SwarmError):
-    """The daemon went away before it answered. An accepted question is kept: see `swarm history`."""
+    """The daemon went away before it answered. An accepted question is kept: `swarm history`."""
 
     code = "daemon-gone"
     exit_code = EXIT_DAEMON
+
+
+class DaemonSilentError(SwarmError):
+    """The daemon is there but does not answer. See its log, or restart `swarmd`."""
+
+    code = "daemon-silent"
+
+
+class BusyError(SwarmError):
+    """The daemon has all the work it takes. Try again later."""
+
+    code = "busy"
 
 
 class RpcError(SwarmError):

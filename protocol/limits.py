@@ -13,20 +13,14 @@ FRAME_BYTES: Final = 1 << 20
 """The largest frame; also the largest payload a mesh accepts."""
 HELLO_BYTES: Final = 1 << 10
 """The first frame of a stream, before anything is known of the peer."""
-NESTING: Final = 16
-"""Depth of a decoded value."""
-ARRAY_ITEMS: Final = 4096
-"""Elements in one decoded array."""
-MAP_ITEMS: Final = 64
-"""Fields in one decoded map: more than any message has."""
 
 # --- a round ------------------------------------------------------------------------------------
 QUESTION_BYTES: Final = 32 << 10
 ANSWER_BYTES: Final = 16 << 10
 ANSWER_TOKENS: Final = 4096
-COMMITTEE: Final = 64
+COMMITTEE: Final = 48
 """Peers invited to one round."""
-ROWS_PER_BALLOT: Final = 2048
+ROWS_PER_BALLOT: Final = 512
 WAVES: Final = 16
 PHASE_MS: Final = 15 * 60 * 1000
 """The longest phase that a participant agrees to."""

@@ -1,1 +1,1 @@
-"""How a swarm decides: rounds, pairing, judging, consensus. Pure: time, seeds and keys are arguments."""
+"""How a swarm decides. Pure: time, seeds and keys are arguments."""

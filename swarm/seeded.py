@@ -14,7 +14,6 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-
 class Stream:
     """An endless stream of uniform draws derived from ``seed``.
 

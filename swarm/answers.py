@@ -1,0 +1,109 @@
+"""Which answers say the same: equivalence classes of texts.
+
+A wrong merge costs more than a split, so only what is surely equal is merged: the same text up
+to case, spacing, quotes and closing punctuation; the same number however it is written; the
+same lettered choice. "85" and "85 apples" stay apart.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+
+_DIGITS = 40
+"""Longer digit strings are text: exact arithmetic on them is a way to burn time."""
+_DASHES = str.maketrans({"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-"})
+_WRAPPERS = (("**", "**"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("$", "$"))
+_LEAD = re.compile(r"^(?:the )?(?:final )?answer(?: is|:)\s*", re.IGNORECASE)
+_BOXED = re.compile(r"^\\boxed\{([^{}]*)\}$")
+_NUMBER = re.compile(r"^([+-]?)(\d+|\d{1,3}(?:,\d{3})+)(?:\.(\d+))?$")
+_FRACTION = re.compile(r"^([+-]?\d+)\s*/\s*(\d+)$")
+_CHOICE = re.compile(r"^(?:(?:option|choice)\s+)?(?:\(([a-z])\)|([a-z])[).]?)$", re.IGNORECASE)
+
+
+def key(text: str) -> tuple[str, str]:
+    """The canonical form of an answer: equal keys, equal answers.
+
+    Returns:
+        A kind (``number``, ``choice``, ``text``) and the canonical value.
+    """
+    plain = unicodedata.normalize("NFKC", text).translate(_DASHES)
+    plain = _unwrap(" ".join(plain.split()))
+    choice = _CHOICE.match(plain)
+    if choice:
+        return "choice", (choice.group(1) or choice.group(2)).casefold()
+    plain = _unwrap(plain.rstrip(".!").rstrip())
+    number = _number(plain)
+    if number is not None:
+        return "number", str(number)
+    return "text", plain.casefold()
+
+
+def _unwrap(text: str) -> str:
+    """Without leading phrases and wrapping marks, however nested."""
+    while True:
+        before = text
+        text = _LEAD.sub("", text).strip()
+        boxed = _BOXED.match(text)
+        if boxed:
+            text = boxed.group(1).strip()
+        for left, right in _WRAPPERS:
+            inner = text[len(left) : len(text) - len(right)]
+            if text.startswith(left) and text.endswith(right) and inner and left not in inner:
+                text = inner.strip()
+        if text == before:
+            return text
+
+
+def _number(text: str) -> Fraction | None:
+    if len(text) > _DIGITS:
+        return None
+    fraction = _FRACTION.match(text)
+    if fraction:
+        numerator, denominator = fraction.groups()
+        if int(denominator) == 0 or _padded(numerator.lstrip("+-")) or _padded(denominator):
+            return None
+        return Fraction(int(numerator), int(denominator))
+    match = _NUMBER.match(text)
+    if not match:
+        return None
+    sign, whole, decimals = match.groups()
+    whole = whole.replace(",", "")
+    # "007" may be a code or a reversed word, where the zeros count.
+    if _padded(whole):
+        return None
+    return Fraction(f"{sign}{whole}.{decimals or 0}")
+
+
+def _padded(digits: str) -> bool:
+    return len(digits) > 1 and digits.startswith("0")
+
+
+def classes(texts: Sequence[str | None]) -> tuple[tuple[int, ...], ...]:
+    """Partition the indices of the texts that are there into equivalence classes.
+
+    Args:
+        texts: answers in roster order; None where missing.
+
+    Returns:
+        Classes in the order of their first members; members ascending.
+    """
+    found: dict[tuple[str, str], list[int]] = {}
+    for index, text in enumerate(texts):
+        if text is not None:
+            found.setdefault(key(text), []).append(index)
+    return tuple(tuple(members) for members in found.values())
+
+
+def representative(texts: Sequence[str | None], members: Sequence[int]) -> str:
+    """The text that stands for a class: its commonest, of equals the first."""
+    spellings = Counter(texts[member] for member in members)
+    best = max(spellings.values())
+    for member in members:
+        text = texts[member]
+        if text is not None and spellings[text] == best:
+            return text
+    raise ValueError("a class has members that answered")

@@ -1,0 +1,581 @@
+"""The asker's side of a round, as a state machine.
+
+Inputs are verified messages, news of failed peers, expired timers and cancellation; outputs are
+effects. Each input that has an effect goes into the journal, and folding the journal through a
+fresh machine gives the same receipt byte for byte (:mod:`swarm.verify`). Time is used for
+deadlines only; no decision and no byte of the core depends on when within a phase a message came.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from protocol.codec import encode
+from protocol.envelope import Envelope, Signer, open_as
+from protocol.errors import RefusedError
+from protocol.ids import ZERO_DIGEST, Digest, PeerId, RoundId, peer_text
+from protocol.messages import (
+    MICRO,
+    Ack,
+    Ballot,
+    Close,
+    Commit,
+    Decline,
+    FromPeer,
+    Incoming,
+    Invite,
+    Reveal,
+    Roster,
+    RosterEntry,
+    Slate,
+    SlateEntry,
+    WaveClose,
+    ballot_set,
+    seal,
+    secret_hash,
+)
+from protocol.receipt import (
+    AnswerClass,
+    Broke,
+    Cancelled,
+    Core,
+    Entry,
+    Expired,
+    Fault,
+    FaultKind,
+    Heard,
+    Judging,
+    Opening,
+    Outcome,
+    Phase,
+    Plan,
+    Result,
+    Standing,
+    Wave,
+    opening_digest,
+    write,
+)
+from protocol.version import PROTOCOL
+from swarm import progress
+from swarm.ballots import check_ballot, is_confident
+from swarm.consensus import Case, Vote, decide, seat_weights
+from swarm.effects import Effect, Finished, Report, Send, Store
+from swarm.pairing import both_orders, waves
+from swarm.slate import Opened, check_reveal, open_slate
+
+
+class State(Enum):
+    """Where a round stands; the value of a running one is the phase in messages and receipts."""
+
+    COMMIT = "commit"
+    REVEAL = "reveal"
+    JUDGE = "judge"
+    DONE = "done"
+
+
+# What ends a phase, and what comes then. Anything not in the table cannot happen.
+_NEXT: Final = {
+    (State.COMMIT, "answered"): State.REVEAL,
+    (State.COMMIT, "too few"): State.DONE,
+    (State.REVEAL, "to judge"): State.JUDGE,
+    (State.REVEAL, "unanimous"): State.DONE,
+    (State.REVEAL, "too few"): State.DONE,
+    (State.JUDGE, "more"): State.JUDGE,
+    (State.JUDGE, "judged"): State.DONE,
+    (State.COMMIT, "cancelled"): State.DONE,
+    (State.REVEAL, "cancelled"): State.DONE,
+    (State.JUDGE, "cancelled"): State.DONE,
+}
+
+# The phase in which a peer's message counts, and the fault of one that comes after it.
+_TURN: Final[dict[type[FromPeer], tuple[State, FaultKind]]] = {
+    Commit: (State.COMMIT, "late-commit"),
+    Decline: (State.COMMIT, "late-commit"),
+    Reveal: (State.REVEAL, "late-reveal"),
+    Ballot: (State.JUDGE, "late-ballot"),
+}
+_PHASES: Final[dict[State, Phase]] = {
+    State.COMMIT: "commit",
+    State.REVEAL: "reveal",
+    State.JUDGE: "judge",
+}
+_ORDER: Final = (State.COMMIT, State.REVEAL, State.JUDGE, State.DONE)
+_MISSING: Final[dict[State, FaultKind]] = {
+    State.COMMIT: "no-commit",
+    State.REVEAL: "no-reveal",
+    State.JUDGE: "no-ballot",
+}
+
+
+@dataclass(slots=True)
+class _Seat:
+    """What one invited peer has sent.
+
+    Attributes:
+        out: nothing more is heard from this peer, nor waited for.
+        seen: digests of messages taken, to tell a repeat from an equivocation.
+    """
+
+    standing: Standing
+    model: str
+    commit: Incoming | None = None
+    reveal: Incoming | None = None
+    ballots: dict[int, Incoming] = field(default_factory=dict)
+    out: bool = False
+    seen: set[Digest] = field(default_factory=set)
+
+    @property
+    def peer(self) -> PeerId:
+        return self.standing.peer
+
+
+class Round:
+    """One question, from Invite to receipt.
+
+    Args:
+        plan: everything decided beforehand, entropy included. ``plan.invited`` is sorted by peer.
+        signer: signs as the asker.
+        now: seconds on the caller's monotonic clock.
+        models: model names of the invited, for progress reports only.
+
+    Attributes:
+        slate, opened: what is judged, once the Reveals are in.
+        result, core: once the round is done.
+    """
+
+    def __init__(
+        self, plan: Plan, signer: Signer, now: float, models: dict[PeerId, str] | None = None
+    ) -> None:
+        self.plan = plan
+        self.state = State.COMMIT
+        self._signer = signer
+        self._now = now
+        self._began = now
+        self._seats = {
+            one.peer: _Seat(one, (models or {}).get(one.peer, "")) for one in plan.invited
+        }
+        self._faults: dict[tuple[PeerId, FaultKind], Fault] = {}
+        self._journal: list[Entry] = []
+        self._effects: list[Effect] = []
+        self._phase_began: dict[State, float] = {State.COMMIT: now}
+        self._roster: Envelope | None = None
+        self._roster_seats: list[_Seat] = []
+        self.slate: Envelope | None = None
+        self.opened: Opened | None = None
+        self._waves: list[Wave] = []
+        self._acks: dict[Digest, Envelope] = {}
+        self._confident = False
+        self.core: Core | None = None
+        self.result: Result | None = None
+
+        self._invited = Invite(
+            version=PROTOCOL,
+            swarm=plan.swarm,
+            nonce=plan.nonce,
+            question=plan.question,
+            answer_bytes=plan.answer_bytes,
+            answer_tokens=plan.answer_tokens,
+            phases=plan.phases,
+            secret_hash=secret_hash(plan.secret),
+        )
+        self.invite = seal(signer, self._invited)
+        self.round_id = RoundId(self.invite.digest)
+        self._deadline = now + plan.phases.commit / 1000
+        self._report(
+            progress.Invited(
+                self.round_id.hex(),
+                tuple(progress.Invitee(peer_text(s.peer), s.model) for s in self._seats.values()),
+            )
+        )
+        for seat in self._seats.values():
+            self._effects.append(Send(seat.peer, encode(self.invite)))
+        self._advance()
+
+    # --- inputs ---------------------------------------------------------------------------------
+
+    def receive(self, incoming: Incoming, now: float) -> None:
+        """A verified message from a peer. What does not concern this round is ignored."""
+        self._now = now
+        message = incoming.message
+        seat = self._seats.get(incoming.peer)
+        if seat is None or seat.out or self.state is State.DONE:
+            return
+        if not isinstance(message, FromPeer) or message.round != self.round_id:
+            return
+        name = incoming.envelope.digest
+        if name in seat.seen:
+            return
+        seat.seen.add(name)
+        self._journal.append(Heard(self._at(), incoming.envelope))
+        turn, late = _TURN[type(message)]
+        if _ORDER.index(self.state) < _ORDER.index(turn):
+            self._expel(seat, "malformed", f"a {type(message).__name__} before its time")
+        elif self.state is not turn:
+            self._late(seat, message, turn, late)
+        elif isinstance(message, Commit):
+            self._commit(seat, incoming)
+        elif isinstance(message, Decline):
+            self._expel(seat, "declined", f"{message.reason}: {message.detail}"[:256])
+        elif isinstance(message, Reveal):
+            self._reveal(seat, incoming, message)
+        else:
+            self._ballot(seat, incoming, message)
+        self._advance()
+
+    def broke(self, peer: PeerId, kind: FaultKind, detail: str, now: float) -> None:
+        """A peer sent what is no message, or cannot be reached any more.
+
+        Args:
+            kind: ``malformed``, ``lost`` or ``unsent``.
+        """
+        self._now = now
+        seat = self._seats.get(peer)
+        if seat is None or seat.out or self.state is State.DONE:
+            return
+        assert kind in ("malformed", "lost", "unsent")
+        if kind == "lost" and self.state is State.JUDGE and seat not in self._awaited():
+            return  # it has done what this wave asks of it
+        detail = detail[:256]
+        self._journal.append(Broke(self._at(), peer, kind, detail))
+        self._expel(seat, kind, detail)
+        self._advance()
+
+    def on_timer(self, now: float) -> None:
+        """The deadline of :meth:`timer_at` has come; earlier calls change nothing."""
+        self._now = now
+        if self.state is State.DONE or now < self._deadline:
+            return
+        self._journal.append(Expired(self._at()))
+        for seat in self._awaited():
+            self._fault(seat, _MISSING[self.state], self.state, "nothing came in time")
+        self._end_phase()
+        self._advance()
+
+    def cancel(self, now: float) -> None:
+        """The asker gives up: tell everyone, keep a receipt of what happened so far."""
+        self._now = now
+        if self.state is not State.DONE:
+            self._journal.append(Cancelled(self._at()))
+            if self.state is State.JUDGE:
+                self._seal_wave(more=False)
+            self._close("cancelled", _without_winner("cancelled"))
+
+    def timer_at(self) -> float | None:
+        """When :meth:`on_timer` is due, on the clock of ``now``; None once done."""
+        return None if self.state is State.DONE else self._deadline
+
+    def effects(self) -> list[Effect]:
+        """Effects queued since the last call, in order."""
+        queued, self._effects = self._effects, []
+        return queued
+
+    def timing_ms(self) -> dict[str, float]:
+        """Milliseconds spent in each phase so far, and in all. Not part of the receipt."""
+        starts = list(self._phase_began.items())
+        ends = [start for _, start in starts[1:]] + [self._now]
+        spent = {
+            f"{state.value}_ms": round(1000 * (end - start), 3)
+            for (state, start), end in zip(starts, ends, strict=True)
+            if state is not State.DONE
+        }
+        return spent | {"total_ms": round(1000 * (self._now - self._began), 3)}
+
+    # --- one message ------------------------------------------------------------------------------
+
+    def _commit(self, seat: _Seat, incoming: Incoming) -> None:
+        if seat.commit is not None:
+            seat.commit = None
+            self._expel(seat, "equivocation", "two different Commits")
+            return
+        assert isinstance(incoming.message, Commit)
+        seat.commit = incoming
+        seat.model = incoming.message.model.name or seat.model
+        self._report(progress.Committed(peer_text(seat.peer), seat.model))
+
+    def _reveal(self, seat: _Seat, incoming: Incoming, message: Reveal) -> None:
+        if seat.commit is None or self._roster is None:
+            self._expel(seat, "malformed", "a Reveal without a Commit")
+            return
+        if seat.reveal is not None:
+            self._expel(seat, "equivocation", "two different Reveals")
+            return
+        assert isinstance(seat.commit.message, Commit)
+        try:
+            check_reveal(
+                seat.commit.message,
+                seat.peer,
+                message,
+                self._roster.digest,
+                self.plan.answer_bytes,
+            )
+        except RefusedError as error:
+            oversize = len(message.answer.encode()) > self.plan.answer_bytes
+            self._expel(seat, "oversize" if oversize else "commit-mismatch", str(error))
+            return
+        seat.reveal = incoming
+        self._report(progress.Revealed(peer_text(seat.peer), message.answer))
+
+    def _ballot(self, seat: _Seat, incoming: Incoming, message: Ballot) -> None:
+        assert self.opened is not None
+        assert self.slate is not None
+        wave = len(self._waves)
+        if message.wave in seat.ballots:
+            self._expel(seat, "equivocation", f"two different Ballots in wave {message.wave}")
+            return
+        if message.wave < wave:
+            self._fault(seat, "late-ballot", State.JUDGE, f"for wave {message.wave}")
+            return
+        try:
+            check_ballot(message, seat.peer, self.opened, self.slate.digest, wave, self._last())
+        except RefusedError as error:
+            self._expel(seat, "bad-ballot", str(error))
+            return
+        seat.ballots[wave] = incoming
+        ack = seal(self._signer, Ack(self.round_id, incoming.envelope.digest))
+        self._acks[incoming.envelope.digest] = ack
+        self._effects.append(Send(seat.peer, encode(ack)))
+        self._report(progress.BallotCast(peer_text(seat.peer), wave))
+        self._report_scores(self._decision())
+
+    def _late(self, seat: _Seat, message: FromPeer, turn: State, late: FaultKind) -> None:
+        filled = {
+            State.COMMIT: seat.commit is not None,
+            State.REVEAL: seat.reveal is not None,
+            State.JUDGE: isinstance(message, Ballot) and message.wave in seat.ballots,
+        }[turn]
+        if filled:
+            self._expel(seat, "equivocation", f"two different {type(message).__name__}s")
+            return
+        self._faults.pop((seat.peer, _MISSING[turn]), None)
+        self._fault(seat, late, turn, f"its {type(message).__name__} came after the deadline")
+
+    # --- phases -----------------------------------------------------------------------------------
+
+    def _awaited(self) -> list[_Seat]:
+        """The peers that the current phase waits for."""
+        if self.state is State.COMMIT:
+            return [s for s in self._seats.values() if not s.out and s.commit is None]
+        if self.state is State.REVEAL:
+            return [s for s in self._roster_seats if not s.out and s.reveal is None]
+        if self.state is State.JUDGE:
+            wave = len(self._waves)
+            return [
+                s
+                for s in self._roster_seats
+                if not s.out and s.reveal is not None and wave not in s.ballots
+            ]
+        return []
+
+    def _advance(self) -> None:
+        """End phases that wait for nobody, until one does."""
+        while self.state is not State.DONE and not self._awaited():
+            self._end_phase()
+
+    def _end_phase(self) -> None:
+        if self.state is State.COMMIT:
+            self._fix_roster()
+        elif self.state is State.REVEAL:
+            self._fix_slate()
+        else:
+            self._close_wave()
+
+    def _go(self, why: str, duration_ms: int = 0) -> None:
+        self.state = _NEXT[self.state, why]
+        self._deadline = self._now + duration_ms / 1000
+        self._phase_began.setdefault(self.state, self._now)
+
+    def _fix_roster(self) -> None:
+        seats = [seat for seat in self._seats.values() if seat.commit is not None and not seat.out]
+        if len(seats) < self.plan.min_answers:
+            self._close("too few", _without_winner("partial"))
+            return
+        self._roster_seats = seats
+        entries = tuple(
+            RosterEntry(seat.peer, seat.commit.envelope.digest) for seat in seats if seat.commit
+        )
+        self._roster = seal(self._signer, Roster(self.round_id, 0, ZERO_DIGEST, entries))
+        self._report(progress.RosterFixed(0, tuple(peer_text(seat.peer) for seat in seats)))
+        for seat in seats:
+            self._effects.append(Send(seat.peer, encode(self._roster)))
+        self._go("answered", self.plan.phases.reveal)
+
+    def _fix_slate(self) -> None:
+        assert self._roster is not None
+        slate = Slate(
+            self.round_id,
+            self._roster.digest,
+            tuple(
+                SlateEntry(seat.commit.envelope, seat.reveal.envelope if seat.reveal else None)
+                for seat in self._roster_seats
+                if seat.commit
+            ),
+            self.plan.secret,
+        )
+        self.slate = seal(self._signer, slate)
+        roster = open_as(self._roster, Roster)
+        self.opened = open_slate(self._invited, roster, self._roster.digest, slate)
+        self._report_classes(self.opened)
+        if len(self.opened.judges) < self.plan.min_answers:
+            self._close("too few", _without_winner("partial"))
+            return
+        if waves(len(self.opened.classes), len(self.opened.judges)) == 0:
+            self._close("unanimous", self._decision())
+            return
+        for seat in self._roster_seats:
+            if seat.reveal is not None and not seat.out:
+                self._effects.append(Send(seat.peer, encode(self.slate)))
+        self._go("to judge", self.plan.phases.judge)
+
+    def _close_wave(self) -> None:
+        assert self.opened is not None
+        result = self._decision()
+        last = len(self._waves) + 1 >= waves(len(self.opened.classes), len(self.opened.judges))
+        self._confident = not last and is_confident(self.plan.rule, result)
+        more = not last and not self._confident
+        close = self._seal_wave(more)
+        for seat in self._roster_seats:
+            if seat.reveal is not None and not seat.out:
+                self._effects.append(Send(seat.peer, encode(close)))
+        self._report_scores(result)
+        if more:
+            self._go("more", self.plan.phases.judge)
+        else:
+            self._close("judged", result)
+
+    def _seal_wave(self, more: bool) -> Envelope:
+        """Fix the ballots that came in the open wave."""
+        assert self.slate is not None
+        wave = len(self._waves)
+        ballots = tuple(s.ballots[wave].envelope for s in self._roster_seats if wave in s.ballots)
+        fixed = ballot_set(tuple(ballot.digest for ballot in ballots))
+        close = seal(self._signer, WaveClose(self.round_id, self.slate.digest, wave, fixed, more))
+        self._waves.append(Wave(close, ballots))
+        return close
+
+    def _close(self, why: str, result: Result) -> None:
+        self.result = result
+        opening = encode(Opening(self.plan, self.invite, tuple(self._journal)))
+        self.core = self._core(result, opening_digest(opening))
+        core = self._signer.seal(encode(self.core))
+        self._go(why)
+        close = encode(seal(self._signer, Close(self.round_id, result.outcome, core.digest)))
+        for seat in self._seats.values():
+            if not self._unreachable(seat):
+                self._effects.append(Send(seat.peer, close))
+        self._effects.append(Store(self.round_id, write(core, opening)))
+        self._report(progress.Closed(result.outcome))
+        self._effects.append(Finished(result.outcome))
+
+    def _unreachable(self, seat: _Seat) -> bool:
+        return any((seat.peer, kind) in self._faults for kind in ("lost", "unsent", "declined"))
+
+    # --- what is derived --------------------------------------------------------------------------
+
+    def _decision(self) -> Result:
+        """What follows from the ballots accepted so far."""
+        assert self.opened is not None
+        votes = tuple(
+            Vote(index, row)
+            for index, seat in enumerate(self._roster_seats)
+            for ballot in seat.ballots.values()
+            if isinstance(ballot.message, Ballot)
+            for row in ballot.message.rows
+        )
+        weights = seat_weights([seat.standing for seat in self._roster_seats])
+        return decide(
+            Case(
+                self.plan.rule,
+                self.opened.classes,
+                weights,
+                votes,
+                both_orders(len(self.opened.judges)),
+            )
+        )
+
+    def _core(self, result: Result, opening: Digest) -> Core:
+        return Core(
+            version=PROTOCOL,
+            swarm=self.plan.swarm,
+            round=self.round_id,
+            rule=self.plan.rule,
+            standings=self.plan.invited,
+            roster=self._roster,
+            commits=tuple(seat.commit.envelope for seat in self._roster_seats if seat.commit),
+            weights=seat_weights([seat.standing for seat in self._roster_seats]),
+            judging=self._judging(),
+            faults=tuple(self._faults[key] for key in sorted(self._faults)),
+            result=result,
+            opening=opening,
+        )
+
+    def _judging(self) -> Judging | None:
+        if self.opened is None or self.slate is None:
+            return None
+        return Judging(
+            slate=self.slate.digest,
+            slate_signature=self.slate.signature,
+            seed=self.opened.seed,
+            missing_reveals=self.opened.texts.count(None),
+            classes=tuple(AnswerClass(members) for members in self.opened.classes),
+            waves=tuple(self._waves),
+            acks=tuple(self._acks[one.digest] for wave in self._waves for one in wave.ballots),
+            stopped="confident" if self._confident else "schedule",
+        )
+
+    def _last(self) -> Digest:
+        """Digest of the last WaveClose, zeros in the first wave."""
+        return self._waves[-1].close.digest if self._waves else ZERO_DIGEST
+
+    def _at(self) -> int:
+        return max(0, int(1000 * (self._now - self._began)))
+
+    # --- faults and reports -----------------------------------------------------------------------
+
+    def _expel(self, seat: _Seat, kind: FaultKind, detail: str) -> None:
+        """Note the fault and hear no more of this peer in this round."""
+        seat.out = True
+        self._fault(seat, kind, self.state, detail)
+
+    def _fault(self, seat: _Seat, kind: FaultKind, state: State, detail: str) -> None:
+        phase: Phase = _PHASES[state]
+        fault = Fault(seat.peer, phase, kind, detail[:256])
+        if self._faults.setdefault((seat.peer, kind), fault) is fault:
+            self._report(progress.Faulted(peer_text(seat.peer), phase, kind, fault.detail))
+
+    def _report(self, event: progress.Event) -> None:
+        self._effects.append(Report(event))
+
+    def _report_classes(self, opened: Opened) -> None:
+        self._report(
+            progress.ClassesFound(
+                tuple(
+                    progress.ClassView(
+                        progress.label(index),
+                        answer,
+                        tuple(peer_text(opened.peers[member]) for member in members),
+                    )
+                    for index, (answer, members) in enumerate(
+                        zip(opened.answers, opened.classes, strict=True)
+                    )
+                )
+            )
+        )
+
+    def _report_scores(self, result: Result) -> None:
+        assert self.opened is not None
+        self._report(
+            progress.Scores(
+                tuple(
+                    progress.ScoreView(progress.label(index), answer, share / MICRO)
+                    for index, (answer, share) in enumerate(
+                        zip(self.opened.answers, result.shares, strict=True)
+                    )
+                )
+            )
+        )
+
+
+def _without_winner(outcome: Outcome) -> Result:
+    return Result(outcome, None, (), (), None, None, None, 0)
