@@ -137,6 +137,13 @@ class BackendBusyError(BackendError):
 # --- the daemon and its surroundings --------------------------------------------------------
 
 
+class UsageError(SwarmError):
+    """The command cannot be used this way."""
+
+    code = "usage"
+    exit_code = EXIT_USAGE
+
+
 class ConfigError(SwarmError):
     """The configuration is not usable."""
 

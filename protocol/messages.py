@@ -52,6 +52,9 @@ WaveIndex = Annotated[int, Meta(ge=0, lt=limits.WAVES)]
 Probability = Annotated[int, Meta(ge=0, le=MICRO)]
 
 
+DeclineReason = Literal["busy", "refused", "failed", "unsupported"]
+
+
 class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
     """What all messages share: immutability, a type tag, no room for unknown fields."""
 
@@ -114,7 +117,7 @@ class Decline(Message, frozen=True, tag="decline"):
     """No answer will come."""
 
     round: Round32
-    reason: Literal["busy", "refused", "failed", "unsupported"]
+    reason: DeclineReason
     detail: ShortText
 
 

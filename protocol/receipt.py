@@ -37,6 +37,8 @@ from protocol.messages import (
 )
 
 Micro = Annotated[int, Meta(ge=-(2**53), le=2**53)]
+# A hundred: far above any fit, and far below where exp overflows.
+Coefficient = Annotated[int, Meta(ge=-100_000_000, le=100_000_000)]
 SeatIndex = Annotated[int, Meta(ge=0, lt=limits.COMMITTEE)]
 Phase = Literal["commit", "reveal", "judge"]
 FaultKind = Literal[
@@ -45,6 +47,8 @@ FaultKind = Literal[
     "no-reveal", "late-reveal", "commit-mismatch", "oversize",
     "no-ballot", "late-ballot", "bad-ballot",
 ]  # fmt: skip
+BreakKind = Literal["malformed", "lost", "unsent"]
+"""Faults that do not come from a valid message."""
 Outcome = Literal["answer", "no-consensus", "none-right", "partial", "cancelled"]
 
 
@@ -53,6 +57,9 @@ class Standing(Part, frozen=True):
 
     Attributes:
         source: who attests the counts: ``asker``, or a verifier's peer id.
+
+    Raises:
+        ValueError: more right than asked.
     """
 
     peer: Key
@@ -61,6 +68,10 @@ class Standing(Part, frozen=True):
     answer_right: Count
     answer_total: Count
     source: ShortText
+
+    def __post_init__(self) -> None:
+        if self.judge_right > self.judge_pairs or self.answer_right > self.answer_total:
+            raise ValueError("more calibration questions right than asked")
 
 
 class Rule(Part, frozen=True):
@@ -75,8 +86,8 @@ class Rule(Part, frozen=True):
     """
 
     name: Literal["uncalibrated", "weighted"]
-    theta: tuple[Micro, Micro, Micro]
-    none: tuple[Micro, Micro]
+    theta: tuple[Coefficient, Coefficient, Coefficient]
+    none: tuple[Coefficient, Coefficient]
     calibration_rounds: Count
     stop: Probability | None
 
@@ -215,7 +226,7 @@ class Broke(Message, frozen=True, tag="broke"):
 
     at: Count
     peer: Key
-    kind: Literal["malformed", "lost", "unsent"]
+    kind: BreakKind
     detail: ShortText
 
 

@@ -16,6 +16,8 @@ from fractions import Fraction
 _DIGITS = 40
 """Longer digit strings are text: exact arithmetic on them is a way to burn time."""
 _DASHES = str.maketrans({"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-"})
+# NFKC alone would read 10² as 102.
+_SUPERSCRIPT = re.compile("[\u00b2\u00b3\u00b9\u2070-\u207f]+")
 _WRAPPERS = (("**", "**"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("$", "$"))
 _LEAD = re.compile(r"^(?:the )?(?:final )?answer(?: is|:)\s*", re.IGNORECASE)
 _BOXED = re.compile(r"^\\boxed\{([^{}]*)\}$")
@@ -30,16 +32,17 @@ def key(text: str) -> tuple[str, str]:
     Returns:
         A kind (``number``, ``choice``, ``text``) and the canonical value.
     """
-    plain = unicodedata.normalize("NFKC", text).translate(_DASHES)
+    raised = _SUPERSCRIPT.sub(r"^\g<0>", text)
+    plain = unicodedata.normalize("NFKC", raised).translate(_DASHES)
     plain = _unwrap(" ".join(plain.split()))
     choice = _CHOICE.match(plain)
     if choice:
         return "choice", (choice.group(1) or choice.group(2)).casefold()
-    plain = _unwrap(plain.rstrip(".!").rstrip())
-    number = _number(plain)
+    # "5!" is 120, so a number loses its full stop only.
+    number = _number(_unwrap(plain.rstrip(".").rstrip()))
     if number is not None:
         return "number", str(number)
-    return "text", plain.casefold()
+    return "text", _unwrap(plain.rstrip(".!").rstrip()).casefold()
 
 
 def _unwrap(text: str) -> str:

@@ -111,6 +111,11 @@ def decide(case: Case) -> Result:
     )
 
 
+def without_winner(outcome: Outcome) -> Result:
+    """The result of a round that ended before it was judged, or was cut short."""
+    return Result(outcome, None, (), (), None, None, None, 0)
+
+
 def _all_equal(seats: Sequence[Weight]) -> bool:
     return len({(one.judge, one.answer) for one in seats}) <= 1
 

@@ -100,6 +100,7 @@ class Participant:
         self._opened: Opened | None = None
         self._wave = 0
         self._follows: Digest = ZERO_DIGEST
+        self._unacknowledged: set[Digest] = set()
         self._seen: dict[tuple[str, int], Digest] = {}
         self._now = now
         self._deadline = now + self._invite.phases.commit / 1000
@@ -124,7 +125,12 @@ class Participant:
         self._now = now
         if self.state is not State.ANSWERING:
             return
-        if len(answer.encode()) > self._invite.answer_bytes:
+        try:
+            size = len(answer.encode())
+        except UnicodeEncodeError:
+            self.failed("the answer is not text: it holds half a surrogate pair", now)
+            return
+        if size > self._invite.answer_bytes:
             self.failed("the answer is over the limit", now)
             return
         self._answer = answer
@@ -171,11 +177,11 @@ class Participant:
         name = incoming.envelope.digest
         first = self._seen.get(slot)
         try:
-            if first is not None and first != name:
+            if first == name:
+                return  # a repeat of what has already moved this peer on
+            if first is not None:
                 raise RefusedError(f"Two different {slot[0]}s, {short(first)} and {short(name)}.")
             if self.state not in _TURNS[type(message)]:
-                if first == name:
-                    return  # a repeat of what has already moved this peer on
                 raise RefusedError(f"A {slot[0]} while {self.state.value}.")
             if not isinstance(message, Ack):
                 self._seen[slot] = name
@@ -215,7 +221,8 @@ class Participant:
             case WaveClose():
                 self._take_wave_close(message, incoming.envelope.digest)
             case Ack():
-                if len(self.acks) <= self._wave:
+                if message.ballot in self._unacknowledged:
+                    self._unacknowledged.remove(message.ballot)
                     self.acks.append(incoming)
             case Close():
                 self._finish(f"closed: {message.outcome}")
@@ -280,7 +287,7 @@ class Participant:
 
     def _vote(self, rows: tuple[Row, ...]) -> None:
         ballot = Ballot(self.round_id, self._slate_digest, self._wave, self._follows, rows)
-        self._send(ballot)
+        self._unacknowledged.add(self._send(ballot))
         self._wait(State.VOTED, self._invite.phases.judge)
 
     # --- the rest --------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from protocol.codec import encode
-from protocol.envelope import Envelope, Signer, open_as
+from protocol import limits
+from protocol.codec import decode, encode
+from protocol.envelope import Envelope, Signer
 from protocol.errors import RefusedError
 from protocol.ids import ZERO_DIGEST, Digest, PeerId, RoundId, peer_text
 from protocol.messages import (
@@ -38,6 +39,7 @@ from protocol.messages import (
 )
 from protocol.receipt import (
     AnswerClass,
+    BreakKind,
     Broke,
     Cancelled,
     Core,
@@ -48,7 +50,6 @@ from protocol.receipt import (
     Heard,
     Judging,
     Opening,
-    Outcome,
     Phase,
     Plan,
     Result,
@@ -60,7 +61,7 @@ from protocol.receipt import (
 from protocol.version import PROTOCOL
 from swarm import progress
 from swarm.ballots import check_ballot, is_confident
-from swarm.consensus import Case, Vote, decide, seat_weights
+from swarm.consensus import Case, Vote, decide, seat_weights, without_winner
 from swarm.effects import Effect, Finished, Report, Send, Store
 from swarm.pairing import both_orders, waves
 from swarm.slate import Opened, check_reveal, open_slate
@@ -210,7 +211,9 @@ class Round:
         seat.seen.add(name)
         self._journal.append(Heard(self._at(), incoming.envelope))
         turn, late = _TURN[type(message)]
-        if _ORDER.index(self.state) < _ORDER.index(turn):
+        if len(seat.seen) > limits.ENVELOPES_PER_PEER:
+            self._expel(seat, "malformed", f"over {limits.ENVELOPES_PER_PEER} messages")
+        elif _ORDER.index(self.state) < _ORDER.index(turn):
             self._expel(seat, "malformed", f"a {type(message).__name__} before its time")
         elif self.state is not turn:
             self._late(seat, message, turn, late)
@@ -224,17 +227,12 @@ class Round:
             self._ballot(seat, incoming, message)
         self._advance()
 
-    def broke(self, peer: PeerId, kind: FaultKind, detail: str, now: float) -> None:
-        """A peer sent what is no message, or cannot be reached any more.
-
-        Args:
-            kind: ``malformed``, ``lost`` or ``unsent``.
-        """
+    def broke(self, peer: PeerId, kind: BreakKind, detail: str, now: float) -> None:
+        """A peer sent what is no message, or cannot be reached any more."""
         self._now = now
         seat = self._seats.get(peer)
         if seat is None or seat.out or self.state is State.DONE:
             return
-        assert kind in ("malformed", "lost", "unsent")
         if kind == "lost" and self.state is State.JUDGE and seat not in self._awaited():
             return  # it has done what this wave asks of it
         detail = detail[:256]
@@ -260,7 +258,7 @@ class Round:
             self._journal.append(Cancelled(self._at()))
             if self.state is State.JUDGE:
                 self._seal_wave(more=False)
-            self._close("cancelled", _without_winner("cancelled"))
+            self._close("cancelled", without_winner("cancelled"))
 
     def timer_at(self) -> float | None:
         """When :meth:`on_timer` is due, on the clock of ``now``; None once done."""
@@ -281,6 +279,15 @@ class Round:
             if state is not State.DONE
         }
         return spent | {"total_ms": round(1000 * (self._now - self._began), 3)}
+
+    def hears(self, peer: PeerId) -> bool:
+        """Whether anything from ``peer`` can still matter."""
+        seat = self._seats.get(peer)
+        return seat is not None and not seat.out and self.state is not State.DONE
+
+    def models(self) -> dict[PeerId, str]:
+        """What each peer that committed says it runs."""
+        return {seat.peer: seat.model for seat in self._roster_seats}
 
     # --- one message ------------------------------------------------------------------------------
 
@@ -389,7 +396,7 @@ class Round:
     def _fix_roster(self) -> None:
         seats = [seat for seat in self._seats.values() if seat.commit is not None and not seat.out]
         if len(seats) < self.plan.min_answers:
-            self._close("too few", _without_winner("partial"))
+            self._close("too few", without_winner("partial"))
             return
         self._roster_seats = seats
         entries = tuple(
@@ -414,11 +421,11 @@ class Round:
             self.plan.secret,
         )
         self.slate = seal(self._signer, slate)
-        roster = open_as(self._roster, Roster)
+        roster = decode(self._roster.body, Roster)
         self.opened = open_slate(self._invited, roster, self._roster.digest, slate)
         self._report_classes(self.opened)
         if len(self.opened.judges) < self.plan.min_answers:
-            self._close("too few", _without_winner("partial"))
+            self._close("too few", without_winner("partial"))
             return
         if waves(len(self.opened.classes), len(self.opened.judges)) == 0:
             self._close("unanimous", self._decision())
@@ -575,7 +582,3 @@ class Round:
                 )
             )
         )
-
-
-def _without_winner(outcome: Outcome) -> Result:
-    return Result(outcome, None, (), (), None, None, None, 0)

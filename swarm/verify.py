@@ -27,7 +27,7 @@ from protocol.messages import (
 )
 from protocol.receipt import Core, Judging, Opening, Result, Wave, read
 from swarm.ballots import is_confident
-from swarm.consensus import Case, Vote, decide, rule_for, seat_weights
+from swarm.consensus import Case, Vote, decide, rule_for, seat_weights, without_winner
 from swarm.pairing import assigned, both_orders, waves
 from swarm.progress import label
 from swarm.replay import difference, fold
@@ -131,7 +131,10 @@ def _check_core(core: Core, asker: PeerId, report: Report) -> None:
     seats = _check_roster(core, asker, report)
     _check_weights(core, seats, report)
     if core.judging is None:
-        _expect(core.result.winner is None, "There was no judging, yet there is a winner.")
+        _expect(
+            core.result in (without_winner("partial"), without_winner("cancelled")),
+            "There was no judging, yet there is a result.",
+        )
         report.notes.append(f"The round ended before judging: {core.result.outcome}.")
         return
     judged = _check_ballots(core, core.judging, asker, seats, report)
@@ -190,6 +193,10 @@ def _check_ballots(
         len(set(answered)) == len(answered) and all(seat < len(seats) for seat in answered),
         "The classes do not divide the seats.",
     )
+    _expect(
+        judging.missing_reveals == len(seats) - len(answered),
+        "The number of missing Reveals does not follow from the classes.",
+    )
     judges = tuple(seats[seat] for seat in answered)
     judged = _Judged(core, judging, seats, judges, classes, {})
     follows = ZERO_DIGEST
@@ -231,7 +238,7 @@ def _check_wave(
 def _check_result(judged: _Judged, report: Report) -> None:
     result, judging = judged.core.result, judged.judging
     if result.outcome in ("partial", "cancelled"):
-        _expect(result.winner is None, "A round without an end has a winner.")
+        _expect(result == without_winner(result.outcome), "A round without an end has a result.")
         report.notes.append(f"The round ended early: {result.outcome}.")
         return
     derived = decide(judged.case(judged.ballots))

@@ -94,6 +94,23 @@ class Mesh(Protocol):
         """
         ...
 
+    def dial(self, address: str) -> None:
+        """Connect to the peer at ``address`` in the background, and reconnect when it is lost.
+
+        Unlike a bootstrap, a peer that stays unreachable is given up in the end.
+
+        Raises:
+            ConfigError: not a multiaddr with ``/p2p/<peer id>``.
+        """
+        ...
+
+    def disconnect(self, peer: PeerId, reason: str) -> None:
+        """End the link to ``peer``, if there is one; ``PeerDown`` with ``reason`` follows.
+
+        What waits in its queue is dropped. A peer that is dialled comes back.
+        """
+        ...
+
     async def next_event(self) -> MeshEvent:
         """The next thing that happened. One consumer.
 

@@ -1,0 +1,113 @@
+"""`swarm status`, `peers`, `history` and `config show`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import msgspec
+
+from node.cli.daemon import client, configuration, params
+from node.cli.text import columns, line, print_json
+from protocol import methods, rpc
+
+_QUESTION_CHARS = 48
+_ANSWER_CHARS = 24
+_SHORT = 8
+
+
+def status(args: argparse.Namespace) -> int:
+    """Print how the node is."""
+    result = client(args).call("status")
+    if args.json:
+        print_json(result)
+        return 0
+    node = rpc.convert(result, methods.Status)
+    rows = [
+        ("version", node.version),
+        ("peer", node.peer),
+        ("swarm", node.swarm),
+        ("up", _duration(node.uptime_s)),
+        ("model", f"{node.model} on {node.device}" if node.device else node.model),
+        ("peers", str(node.peers)),
+        ("questions", f"{node.asks_running} running, {node.asks_waiting} waiting"),
+        ("serving", f"{node.rounds_serving} rounds of others"),
+        *(("address", address) for address in node.addresses),
+    ]
+    for name, value in rows:
+        print(f"{name:<11}{line(value)}")
+    return 0
+
+
+def peers(args: argparse.Namespace) -> int:
+    """Print the peers connected now."""
+    result = client(args).call("peers")
+    if args.json:
+        print_json(result)
+        return 0
+    rows = [
+        (
+            peer.peer[-_SHORT:],
+            peer.path,
+            "–" if peer.rtt_ms is None else f"{peer.rtt_ms:.0f} ms",
+            peer.model or "–",
+            peer.address,
+        )
+        for peer in rpc.convert(result, methods.Peers).peers
+    ]
+    print(columns(("PEER", "PATH", "RTT", "MODEL", "ADDRESS"), rows))
+    return 0
+
+
+def history(args: argparse.Namespace) -> int:
+    """Print the latest questions, newest first."""
+    result = client(args).call("history", params(methods.HistoryParams, {"limit": args.limit}))
+    if args.json:
+        print_json(result)
+        return 0
+    rows = [
+        (
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(ask.accepted_at)),
+            ask.outcome or ask.state,
+            (ask.round or "–")[:_SHORT],
+            line(ask.question, _QUESTION_CHARS),
+            "–" if ask.answer is None else line(ask.answer, _ANSWER_CHARS),
+        )
+        for ask in rpc.convert(result, methods.History).asks
+    ]
+    print(columns(("ASKED", "OUTCOME", "ROUND", "QUESTION", "ANSWER"), rows))
+    return 0
+
+
+def config(args: argparse.Namespace) -> int:
+    """Print every configured value and its source."""
+    result: Any
+    if args.running:
+        result = client(args).call("config")
+    else:
+        rows = tuple(methods.SettingRow(*row) for row in configuration(args).rows())
+        result = msgspec.to_builtins(methods.Settings(rows))
+    if args.json:
+        print_json(result)
+        return 0
+    settings = rpc.convert(result, methods.Settings).settings
+    table = [
+        (
+            row.key,
+            ", ".join(row.value) if isinstance(row.value, tuple) else str(row.value),
+            row.source,
+        )
+        for row in settings
+    ]
+    print(columns(("KEY", "VALUE", "SOURCE"), table))
+    return 0
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s"))
+    shown = [f"{count} {unit}" for count, unit in parts if count]
+    return " ".join(shown[:2]) or "0 s"

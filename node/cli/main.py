@@ -1,0 +1,169 @@
+"""The `swarm` command: its arguments, its exit codes, and the one place where errors end.
+
+``swarm --help`` must feel instant, so this module imports argparse alone; each command is a
+module that is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+_EPILOG = """\
+Exit codes:
+  0  answer, or done                 6  not enough peers can answer
+  1  a fault in swarm itself         7  none of the answers is right
+  2  wrong usage or configuration    8  the daemon failed
+  3  no daemon                       9  the receipt does not hold
+  4  no consensus                  130  cancelled
+  5  deadline passed, partial answer
+
+The node itself is `swarmd`. Start one, then: swarm ask "What is 17 * 23?"
+"""
+_WIDTH = 100
+_EXIT_FAULT = 1
+_EXIT_CANCELLED = 130
+_EXIT_PIPE = 141  # 128 + SIGPIPE, as the shell would have it
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        # Left to itself argparse imports shutil, and with it every compressor, to ask this.
+        try:
+            columns = os.get_terminal_size(1).columns
+        except OSError:
+            columns = _WIDTH
+        super().__init__(prog, width=max(40, min(columns, _WIDTH)))
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=_Formatter, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"swarm: {message}\nTry `{self.prog} --help`.\n")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"swarm {version('swarmd')}")
+        parser.exit()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code (see ``swarm --help``)."""
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+        if args.run is None:
+            args.parser.print_help()
+            code = 0
+        else:
+            code = _run(args)
+        # A reader that has gone shows only when the buffer is written: here, not after the end.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return _EXIT_PIPE
+    except KeyboardInterrupt:
+        return _EXIT_CANCELLED
+    return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    from importlib import import_module
+
+    from protocol.errors import SwarmError
+
+    for stream in (sys.stdout, sys.stderr):
+        # An answer may hold what the terminal's encoding lacks.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    module, function = args.run.split(":")
+    try:
+        code: int = getattr(import_module(f"node.cli.{module}"), function)(args)
+    except SwarmError as error:
+        from node.cli.text import clean
+
+        print(f"swarm: {clean(error.user_text())}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get("SWARMD_TRACEBACK"):
+            raise
+        print(
+            f"swarm: a fault in swarm itself: {type(error).__name__}: {error}\n"
+            "SWARMD_TRACEBACK=1 shows where; please report it.",
+            file=sys.stderr,
+        )
+        return _EXIT_FAULT
+    return code
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="swarm",
+        description="Ask a swarm of models, and see what it did.",
+        epilog=_EPILOG,
+    )
+    parser.set_defaults(run=None, parser=parser)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    ask = _command(commands, "ask", "ask:run", "put a question to the swarm")
+    ask.add_argument("question", nargs="+", metavar="QUESTION", help="the question; - reads stdin")
+    ask.add_argument("--timeout", type=float, metavar="SECONDS", help="close with what is there by")
+    ask.add_argument("--min-answers", type=int, metavar="N", help="fewest answers to go on with")
+    _daemon_flags(ask)
+
+    _daemon_flags(_command(commands, "status", "listings:status", "how this node is"))
+    _daemon_flags(_command(commands, "peers", "listings:peers", "the peers connected now"))
+    history = _command(commands, "history", "listings:history", "the latest questions")
+    history.add_argument("--limit", type=int, default=20, metavar="N", help="how many (20)")
+    _daemon_flags(history)
+    why = _command(commands, "why", "why:run", "why a round chose its answer")
+    why.add_argument("round", metavar="ROUND", help="the round's id, or how it begins")
+    _daemon_flags(why)
+
+    receipt = _group(commands, "receipt", "check a receipt, with no node and no network")
+    for name, about in (
+        ("show", "what a receipt says"),
+        ("verify", "check its signatures, schedule and arithmetic"),
+        ("replay", "compute the winner again from its ballots"),
+    ):
+        command = _command(receipt, name, f"receipt:{name}", about)
+        command.add_argument("file", metavar="FILE", help="a receipt file; - reads stdin")
+
+    config = _group(commands, "config", "the configuration")
+    show = _command(config, "show", "listings:config", "every value and where it comes from")
+    show.add_argument("--running", action="store_true", help="as the running daemon has it")
+    _daemon_flags(show)
+    return parser
+
+
+def _group(commands: Any, name: str, about: str) -> Any:
+    parser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(run=None, parser=parser)
+    return parser.add_subparsers(title="commands", metavar="COMMAND")
+
+
+def _command(commands: Any, name: str, run: str, about: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=about, description=about)
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _daemon_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--socket", metavar="PATH", help="the daemon's control socket")
+    parser.add_argument("--data-dir", metavar="DIR", help="the daemon's data directory")
+    parser.add_argument("--config", metavar="FILE", help="the daemon's configuration file")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The methods of the control socket, answered from the node's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import trio
+
+from node.config import Config
+from node.coordinator import Coordinator
+from node.mesh.base import Mesh
+from node.rpc_server import Handler, Notify
+from node.store import Store
+from node.worker import Worker
+from protocol import methods
+from protocol.ids import peer_text
+from swarm.registry import Registry
+
+
+class Control:
+    """Answers ``status``, ``peers``, ``ask`` and the rest.
+
+    Args:
+        version: of swarmd.
+        device: where the model runs, for people.
+        stop: ends the node.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        device: str,
+        settings: Config,
+        mesh: Mesh,
+        registry: Registry,
+        worker: Worker,
+        coordinator: Coordinator,
+        store: Store,
+        stop: trio.Event,
+    ) -> None:
+        self._version = version
+        self._device = device
+        self._settings = settings
+        self._mesh = mesh
+        self._registry = registry
+        self._worker = worker
+        self._coordinator = coordinator
+        self._store = store
+        self._stop = stop
+        self._began = trio.current_time()
+
+    def handlers(self) -> Mapping[str, Handler]:
+        """By method name."""
+        return {
+            "ask": self._coordinator.ask,
+            "cancel": self._cancel,
+            "status": self._status,
+            "peers": self._peers,
+            "history": self._history,
+            "why": self._why,
+            "config": self._config,
+            "shutdown": self._shutdown,
+        }
+
+    async def _cancel(self, params: methods.CancelParams, notify: Notify) -> methods.Cancelled:
+        return methods.Cancelled(await self._coordinator.cancel(params.ask))
+
+    async def _status(self, params: methods.Nothing, notify: Notify) -> methods.Status:
+        own = self._mesh.peer_id
+        profile = self._registry.profiles.get(own)
+        return methods.Status(
+            version=self._version,
+            peer=peer_text(own),
+            swarm=self._settings.swarm,
+            uptime_s=round(trio.current_time() - self._began, 3),
+            addresses=self._mesh.addresses(),
+            model=profile.model.name if profile else "",
+            device=self._device,
+            peers=len(self._mesh.links()) - 1,
+            asks_running=self._coordinator.running,
+            asks_waiting=self._coordinator.waiting,
+            rounds_serving=self._worker.serving,
+        )
+
+    async def _peers(self, params: methods.Nothing, notify: Notify) -> methods.Peers:
+        rows = []
+        for link in self._mesh.links():
+            profile = self._registry.profiles.get(link.peer)
+            rows.append(
+                methods.PeerRow(
+                    peer=peer_text(link.peer),
+                    path=link.path,
+                    address=link.address,
+                    model=profile.model.name if profile else "",
+                    agent=link.agent,
+                )
+            )
+        return methods.Peers(tuple(rows))
+
+    async def _history(self, params: methods.HistoryParams, notify: Notify) -> methods.History:
+        return methods.History(tuple(await self._store.history(params.limit)))
+
+    async def _why(self, params: methods.WhyParams, notify: Notify) -> dict[str, object]:
+        return await self._coordinator.why(params.round)
+
+    async def _config(self, params: methods.Nothing, notify: Notify) -> methods.Settings:
+        return methods.Settings(tuple(methods.SettingRow(*row) for row in self._settings.rows()))
+
+    async def _shutdown(self, params: methods.Nothing, notify: Notify) -> dict[str, object]:
+        self._stop.set()
+        return {}

@@ -1,0 +1,216 @@
+"""`swarmd`: puts the node together, and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, TextIO
+
+import trio
+
+from node import config as configuration
+from node.backends.base import Backend, ModelInfo
+from node.config import Config
+from node.identity import KEY_FILE, DataDirLock, Identity, load_or_create, read_passphrase
+from protocol.envelope import KeySigner
+from protocol.errors import EXIT_ANSWER, EXIT_CANCELLED, SwarmError
+from protocol.ids import peer_text
+from protocol.messages import Model, Profile, seal
+
+if TYPE_CHECKING:
+    from node.mesh.base import Mesh
+
+_log = logging.getLogger("swarmd")
+
+VERSION: Final = importlib.metadata.version("swarmd")
+AGENT: Final = f"swarmd/{VERSION}"
+
+MakeMesh = Callable[[Config, Identity], "Mesh"]
+
+
+def libp2p_mesh(settings: Config, identity: Identity) -> Mesh:
+    """The mesh over py-libp2p. Imported here: it takes a second that ``--check`` need not wait."""
+    from node.mesh.host import Libp2pMesh
+
+    return Libp2pMesh(identity.seed, settings.listen, settings.bootstrap, settings.swarm, AGENT)
+
+
+async def load_backend(settings: Config) -> Backend:
+    """The configured backend, its model loaded.
+
+    Raises:
+        ModelNotFoundError, BackendError: it cannot be.
+    """
+    if settings.backend == "scripted":
+        from node.backends.scripted import ScriptedBackend
+
+        return ScriptedBackend.load(Path(settings.model))
+    from node.backends.local import LocalBackend
+
+    return await LocalBackend.load(settings.model, device=settings.device, threads=settings.threads)
+
+
+async def run(settings: Config, ready: TextIO, make_mesh: MakeMesh = libp2p_mesh) -> None:
+    """Run a node until SIGINT, SIGTERM or ``shutdown``.
+
+    Args:
+        ready: gets one line of JSON once the node serves: its peer id, addresses and socket.
+        make_mesh: the way to other peers.
+
+    Raises:
+        SwarmError: it cannot start; says why and what to do.
+    """
+    configuration.prepare_data_dir(settings.data_dir)
+    configuration.check_socket_path(settings.socket)
+    with DataDirLock.acquire(settings.data_dir) as lock:
+        passphrase = read_passphrase(settings.passphrase_file, os.environ)
+        identity = load_or_create(settings.data_dir / KEY_FILE, passphrase)
+        backend = await load_backend(settings)
+        try:
+            await _serve(settings, lock, identity, backend, make_mesh(settings, identity), ready)
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(5):
+                await backend.aclose()
+
+
+async def _serve(
+    settings: Config,
+    lock: DataDirLock,
+    identity: Identity,
+    backend: Backend,
+    mesh: Mesh,
+    ready: TextIO,
+) -> None:
+    from node.control import Control
+    from node.coordinator import Coordinator
+    from node.router import Router
+    from node.rpc_server import RpcServer
+    from node.store import Store
+    from node.worker import Worker
+    from swarm.registry import Registry
+
+    info = backend.describe()
+    signer = KeySigner(identity.seed)
+    registry = Registry()
+    stop = trio.Event()
+    async with (
+        Store.open(settings.data_dir) as store,
+        mesh.running(),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(_stop_on_signal, stop)
+        coordinator = Coordinator(
+            mesh.send,
+            store,
+            signer,
+            registry,
+            settings.swarm,
+            settings.timeout_s,
+            settings.min_answers,
+        )
+        model = _model(info)
+        worker = Worker(nursery, mesh.send, backend, model, signer, settings.swarm)
+        profile = Profile(model, info.parameters, info.context_tokens, serves=True)
+        router = Router(mesh, registry, worker, coordinator, seal(signer, profile))
+        nursery.start_soon(router.run)
+        control = Control(
+            VERSION,
+            info.device,
+            settings,
+            mesh,
+            registry,
+            worker,
+            coordinator,
+            store,
+            stop,
+        )
+        await nursery.start(RpcServer(settings.socket, control.handlers(), lock).serve)
+        nursery.start_soon(coordinator.resume)
+        _log.info("%s serves %s as %s", AGENT, info.name, peer_text(identity.peer_id))
+        line = {
+            "peer": peer_text(identity.peer_id),
+            "addresses": mesh.addresses(),
+            "socket": str(settings.socket),
+        }
+        print(json.dumps(line), file=ready, flush=True)
+        await stop.wait()
+        _log.info("stopping")
+        nursery.cancel_scope.cancel()
+
+
+def _model(info: ModelInfo) -> Model:
+    return Model(info.name[:256], info.family[:256], info.content_id)
+
+
+async def _stop_on_signal(stop: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            if stop.is_set():
+                # Asked twice: whoever asks does not want to wait for a clean end.
+                raise KeyboardInterrupt
+            stop.set()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="swarmd",
+        description="A node of a swarm of language models. Reads TOML, SWARMD_* variables, flags.",
+    )
+    parser.add_argument("--version", action="version", version=AGENT)
+    parser.add_argument(
+        "--check", action="store_true", help="check the configuration, print it, and exit"
+    )
+    configuration.add_flags(parser)
+    return parser
+
+
+def _check(settings: Config) -> None:
+    configuration.prepare_data_dir(settings.data_dir)
+    configuration.check_socket_path(settings.socket)
+    for name, value, source in settings.rows():
+        print(f"{name:16} {value!s:40} {source}")
+
+
+def _start(settings: Config) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+    )
+    trio.run(run, settings, sys.stdout)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The ``swarmd`` command. Returns its exit code; see ``protocol.errors``."""
+    options = _parser().parse_args(arguments)
+    code = EXIT_ANSWER
+    try:
+        settings = configuration.load(vars(options))
+        if options.check:
+            _check(settings)
+        else:
+            _start(settings)
+    except* SwarmError as errors:
+        error = _first(errors)
+        print(f"swarmd: {error.user_text()}", file=sys.stderr)
+        code = error.exit_code
+    except* KeyboardInterrupt:
+        code = EXIT_CANCELLED
+    return code
+
+
+def _first(errors: BaseExceptionGroup[SwarmError]) -> SwarmError:
+    """The first of the errors that ended the node together."""
+    found = errors.exceptions[0]
+    return found if isinstance(found, SwarmError) else _first(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

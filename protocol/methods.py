@@ -1,0 +1,210 @@
+"""The methods of the control socket: what each takes and what it returns, as typed values.
+
+Params refuse unknown fields and everything out of bounds. Results allow unknown fields, and each
+of their fields has a default, so that a client and a daemon of neighbouring versions understand
+each other. How calls travel is :mod:`protocol.rpc`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, NewType
+
+from msgspec import Meta, Struct
+
+from protocol import limits
+
+HISTORY_ROWS: Final = 1000
+"""Rows in one ``history`` reply."""
+TIMEOUT_S: Final = limits.PHASE_MS / 1000
+"""The longest time a question may be given, in seconds."""
+EXCERPT_CHARS: Final = 200
+"""Questions and answers in listings are cut to this many characters."""
+
+AskId = NewType("AskId", str)
+"""Names one accepted question at one daemon."""
+
+
+# --- params -----------------------------------------------------------------------------------
+
+
+class Nothing(Struct, frozen=True, forbid_unknown_fields=True):
+    """The params of a method that takes none."""
+
+
+class AskParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """A question for the swarm.
+
+    Attributes:
+        question: what is asked; 1 to ``limits.QUESTION_BYTES`` bytes of UTF-8.
+        timeout_s: seconds until the round closes with what it has; None: as configured.
+        min_answers: fewer answers than this are "no peers"; None: as configured.
+    """
+
+    question: Annotated[str, Meta(min_length=1)]
+    timeout_s: Annotated[float, Meta(gt=0, le=TIMEOUT_S)] | None = None
+    min_answers: Annotated[int, Meta(ge=1, le=limits.COMMITTEE)] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.question.strip():
+            raise ValueError("the question is empty")
+        size = len(self.question.encode())
+        if size > limits.QUESTION_BYTES:
+            raise ValueError(
+                f"the question has {size} bytes, at most {limits.QUESTION_BYTES} are taken"
+            )
+
+
+class CancelParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which question to cancel."""
+
+    ask: Annotated[AskId, Meta(min_length=1, max_length=64)]
+
+
+class HistoryParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many of the latest questions to list."""
+
+    limit: Annotated[int, Meta(ge=1, le=HISTORY_ROWS)] = 20
+
+
+class WhyParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which round to explain: the first hex digits of its id."""
+
+    round: Annotated[str, Meta(pattern=r"^[0-9a-f]{4,64}\Z")]
+
+
+METHODS: Final[Mapping[str, type[Struct]]] = {
+    "ask": AskParams,
+    "cancel": CancelParams,
+    "status": Nothing,
+    "peers": Nothing,
+    "history": HistoryParams,
+    "why": WhyParams,
+    "config": Nothing,
+    "shutdown": Nothing,
+}
+"""Every method and the type of its params. ``ask`` and ``why`` return a JSON object, the others
+the struct of that name below, ``shutdown`` an empty object."""
+
+
+# --- results ----------------------------------------------------------------------------------
+
+
+class Cancelled(Struct, frozen=True):
+    """Whether the question was still open, and is now cancelled."""
+
+    cancelled: bool = False
+
+
+class Status(Struct, frozen=True):
+    """How the node is.
+
+    Attributes:
+        version: of swarmd.
+        peer: this node's peer id as text.
+        swarm: the name of the swarm it is in.
+        uptime_s: seconds since start.
+        addresses: multiaddrs others can dial.
+        model: what it runs.
+        device: where the model runs.
+        peers: connected peers, oneself not counted.
+        asks_running: its own questions in a round now.
+        asks_waiting: accepted questions that wait for their round.
+        rounds_serving: other peers' rounds it takes part in now.
+    """
+
+    version: str = ""
+    peer: str = ""
+    swarm: str = ""
+    uptime_s: float = 0.0
+    addresses: tuple[str, ...] = ()
+    model: str = ""
+    device: str = ""
+    peers: int = 0
+    asks_running: int = 0
+    asks_waiting: int = 0
+    rounds_serving: int = 0
+
+
+class PeerRow(Struct, frozen=True):
+    """One connected peer.
+
+    Attributes:
+        peer: its peer id as text.
+        path: ``self``, ``direct`` or ``relayed``.
+        address: the multiaddr in use.
+        model: what it runs, as it says; empty where it has not said.
+        agent: its software, as it says.
+        rtt_ms: round-trip time, None until measured.
+    """
+
+    peer: str = ""
+    path: str = ""
+    address: str = ""
+    model: str = ""
+    agent: str = ""
+    rtt_ms: float | None = None
+
+
+class Peers(Struct, frozen=True):
+    """The peers connected now."""
+
+    peers: tuple[PeerRow, ...] = ()
+
+
+class HistoryRow(Struct, frozen=True):
+    """One question this node was asked.
+
+    Attributes:
+        ask: its id.
+        question: cut to ``EXCERPT_CHARS``.
+        state: accepted, running, done, failed or cancelled.
+        accepted_at: Unix time in seconds.
+        finished_at: Unix time in seconds, None while open.
+        attempt: how many rounds were begun for it.
+        round: hex id of the latest round, None before the first.
+        outcome: of the round, or the code of the error that ended it; empty while open.
+        answer: cut to ``EXCERPT_CHARS``; None where there is none.
+    """
+
+    ask: AskId = AskId("")
+    question: str = ""
+    state: str = ""
+    accepted_at: float = 0.0
+    finished_at: float | None = None
+    attempt: int = 0
+    round: str | None = None
+    outcome: str = ""
+    answer: str | None = None
+
+
+class History(Struct, frozen=True):
+    """The latest questions, newest first."""
+
+    asks: tuple[HistoryRow, ...] = ()
+
+
+class SettingRow(Struct, frozen=True):
+    """One configured value and where it comes from."""
+
+    key: str = ""
+    value: str | int | float | tuple[str, ...] = ""
+    source: str = ""
+
+
+class Settings(Struct, frozen=True):
+    """The configuration in force."""
+
+    settings: tuple[SettingRow, ...] = ()
+
+
+class Progress(Struct, frozen=True):
+    """The params of a ``progress`` notification.
+
+    Attributes:
+        ask: the question it is about.
+        event: a JSON object; its ``kind`` says what happened.
+    """
+
+    ask: AskId
+    event: dict[str, Any]
