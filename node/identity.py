@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import errno
 import fcntl
 import os
 import secrets
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from nacl.signing import SigningKey
 
+from node import atomic
 from protocol.errors import DataDirError, IdentityError
 from protocol.ids import PeerId
 
@@ -94,13 +93,15 @@ def load_or_create(path: Path, passphrase: str | None = None) -> Identity:
         pass
     seed = secrets.token_bytes(_SEED_BYTES)
     try:
-        _write_new(path, _seal(seed, passphrase) if passphrase else _plain_pem(seed))
+        atomic.create(path, _seal(seed, passphrase) if passphrase else _plain_pem(seed))
+    except FileExistsError:
+        pass  # another process was first
     except OSError as error:
         raise IdentityError(
             f"{path} cannot be written: {error.strerror}. Make its directory writable, or choose "
             "another with --data-dir."
         ) from error
-    # Read back: what counts is what is on the disk, and another process may have been first.
+    # Read back: what counts is what is on the disk.
     return _load(path, passphrase)
 
 
@@ -268,37 +269,3 @@ def _unseal(data: bytes, passphrase: str, path: Path, damaged: str) -> bytes:
 
 def _stretch(passphrase: str, salt: bytes) -> bytes:
     return Scrypt(salt=salt, length=32, n=_SCRYPT_N, r=8, p=1).derive(passphrase.encode())
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` whole or not at all, readable by its owner, replacing nothing."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            # The mode of a new file is less what the umask takes away; never more.
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        _link_or_rename(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _link_or_rename(temporary: Path, path: Path) -> None:
-    """Linking, unlike renaming, never replaces a key that another process has just made."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-        # A file system without hard links (FAT, some network mounts).
-        os.rename(temporary, path)

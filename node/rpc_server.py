@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 
@@ -62,12 +62,6 @@ def peer_uid(connection: trio.socket.SocketType) -> int:
     return uid
 
 
-class Started(Protocol):
-    """What ``nursery.start`` gives a task: a way to say that it is ready."""
-
-    def started(self) -> None: ...
-
-
 class RpcServer:
     """Serves ``handlers`` on a Unix socket.
 
@@ -92,7 +86,7 @@ class RpcServer:
         self._clients = 0
         self._calls = 0
 
-    async def serve(self, *, task_status: Started = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Listen until cancelled; started once clients can connect. Unlinks the socket.
 
         Raises:

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 import msgspec
 import trio
 
+from node import atomic
 from protocol import limits, methods
 from protocol.errors import BusyError, StoreError, UnknownRoundError
 from protocol.ids import RoundId
@@ -230,7 +231,7 @@ class Store:
         name = f"{RECEIPTS}/{round_id.hex()}.receipt"
 
         def work() -> Path:
-            _write_whole(self._dir / name, data)
+            atomic.replace(self._dir / name, data)
             self._database.execute(
                 "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)",
                 (bytes(round_id), ask, name, self._clock()),
@@ -312,7 +313,7 @@ def _open(data_dir: Path) -> sqlite3.Connection:
     database = None
     try:
         (data_dir / RECEIPTS).mkdir(mode=0o700, exist_ok=True)
-        for leftover in (data_dir / RECEIPTS).glob("*.tmp"):
+        for leftover in (data_dir / RECEIPTS).glob(atomic.LEFTOVERS):
             leftover.unlink()
         # SQLite gives its log files the mode of the database, which it would make readable.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -324,7 +325,7 @@ def _open(data_dir: Path) -> sqlite3.Connection:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("PRAGMA foreign_keys = ON")
         _migrate(database, path)
-        _sync_directory(data_dir)
+        atomic.sync_directory(data_dir)
     except BaseException as error:
         if database is not None:
             database.close()
@@ -388,30 +389,6 @@ def _history_row(
 
 def _excerpt(text: str) -> str:
     return text if len(text) <= methods.EXCERPT_CHARS else text[: methods.EXCERPT_CHARS - 1] + "…"
-
-
-def _write_whole(path: Path, data: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _store_error(data_dir: Path, error: Exception) -> StoreError:

@@ -28,7 +28,7 @@ _OUTCOMES: Final[Mapping[str, tuple[int, str]]] = {
     ),
     "partial": (
         errors.EXIT_PARTIAL,
-        "The deadline passed before the judging was complete; this is the best so far.",
+        "The deadline passed before the judging was complete.",
     ),
     "no-peers": (errors.EXIT_NO_PEERS, "Not enough peers answered."),
     "none-right": (
@@ -149,8 +149,11 @@ def _print(result: Any, as_json: bool, live: bool) -> int:
             # As the peer wrote it, for a program reads this.
             print(answer)
         if remark:
-            why = get_text(result, "round")[:_SHORT]
-            note(remark + (f" Why: swarm why {why}" if why else ""))
+            note(remark)
+            if get_text(result, "plurality"):
+                note(f"Most peers gave: {get_text(result, 'plurality')}")
+            if get_text(result, "round"):
+                note(f"Why: swarm why {get_text(result, 'round')[:_SHORT]}")
     return code
 
 

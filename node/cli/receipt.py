@@ -7,25 +7,46 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from node.cli.text import line, note, print_json
+from node.cli.text import (
+    columns,
+    get_list,
+    get_number,
+    get_text,
+    line,
+    note,
+    percent,
+    print_json,
+)
 from protocol import limits
 from protocol.errors import EXIT_ANSWER, EXIT_INVALID, ReceiptError, UsageError
+
+_PEER_CHARS = 8
 
 
 def show(args: argparse.Namespace) -> int:
     """Print what the receipt says, believing it."""
-    from swarm.verify import describe
+    from swarm.explain import describe
 
     found = describe(_read(args.file))
     if args.json:
         print_json(found)
         return EXIT_ANSWER
     for name, value in found.items():
-        if isinstance(value, (list, tuple)):
-            print(f"{line(name)}:")
-            _print_lines(f"  {item}" for item in value)
-        else:
-            print(f"{line(name)}: {line(str(value))}")
+        if not isinstance(value, list):
+            print(f"{name:<11}{'–' if value is None else line(str(value))}")
+    classes = [
+        (get_text(row, "label"), percent(get_number(row, "share")), peers, get_text(row, "answer"))
+        for row in get_list(found, "classes")
+        for peers in [" ".join(_tail(member) for member in get_list(row, "members"))]
+    ]
+    if classes:
+        print(f"\n{columns(('CLASS', 'SHARE', 'PEERS', 'ANSWER'), classes)}")
+    faults = [
+        (_tail(row), get_text(row, "phase"), get_text(row, "kind"), get_text(row, "detail"))
+        for row in get_list(found, "faults")
+    ]
+    if faults:
+        print(f"\n{columns(('FAILED', 'PHASE', 'KIND', 'DETAIL'), faults)}")
     return EXIT_ANSWER
 
 
@@ -44,14 +65,16 @@ def verify(args: argparse.Namespace) -> int:
 
 def replay(args: argparse.Namespace) -> int:
     """Compute the winner again from the ballots."""
-    from swarm.verify import replay
+    from swarm.replay import replay
 
     found = replay(_read(args.file))
     if args.json:
         print_json(found.as_json())
     else:
         print(f"winner: {'none' if found.winner is None else line(found.winner)}")
-        _print_lines(str(score) for score in found.scores)
+        print(f"outcome: {found.outcome}")
+        for score in get_list(found.as_json(), "scores"):
+            print(f"score: {score:.6f}")
         _complain(found.problems)
     return EXIT_ANSWER if found.ok else EXIT_INVALID
 
@@ -69,6 +92,10 @@ def _read(name: str) -> bytes:
     if len(data) > limits.RECEIPT_BYTES:
         raise ReceiptError(f"{name} has more than {limits.RECEIPT_BYTES} bytes.")
     return data
+
+
+def _tail(row: object) -> str:
+    return get_text(row, "peer")[-_PEER_CHARS:]
 
 
 def _print_lines(lines: Iterable[str]) -> None:

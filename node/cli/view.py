@@ -80,6 +80,7 @@ class RoundView:
                 self.scores = []
             case "committed":
                 self._peer(peer, "committed", "")
+                self.peers[peer].model = get_text(event, "model") or self.peers[peer].model
             case "declined":
                 self._peer(peer, "declined", get_text(event, "reason"))
             case "revealed":

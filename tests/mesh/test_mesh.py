@@ -20,7 +20,7 @@ from protocol.errors import (
     UnreachableError,
 )
 from protocol.ids import PeerId
-from tests.mesh.conftest import LIMIT_S, World, until
+from tests.mesh.worlds import LIMIT_S, World, until
 
 
 async def test_both_ends_see_each_other(world: World) -> None:
@@ -184,21 +184,16 @@ async def test_a_restarted_bootstrap_is_found_again(world: World) -> None:
     first = world.mesh("bootstrap")
     async with first.running():
         address = first.addresses()[0]
-        port = int(address.split("/")[4])
-        other = world.mesh("other", [address])
-        running = other.running()
-        await running.__aenter__()
-        await until(other, PeerUp)
-    try:
-        await until(other, PeerDown)
-        second = world.mesh("bootstrap", port=port)
-        async with second.running():
-            await until(other, PeerUp)
-            await until(second, PeerUp)
-            other.send(second.peer_id, b"welcome back")
-            assert (await until(second, Received)).payload == b"welcome back"
-    finally:
-        await running.__aexit__(None, None, None)
+    port = int(address.split("/")[4])
+    other = world.mesh("other", [address])
+    async with other.running():
+        for _ in range(2):
+            bootstrap = world.mesh("bootstrap", port=port)
+            async with bootstrap.running():
+                await until(other, PeerUp)
+                other.send(bootstrap.peer_id, b"welcome back")
+                assert (await until(bootstrap, Received)).payload == b"welcome back"
+            await until(other, PeerDown)
 
 
 async def test_simultaneous_dials_leave_one_link(world: World) -> None:

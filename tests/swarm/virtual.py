@@ -151,9 +151,7 @@ class VirtualSwarm:
             nonce=sha256(seed + b"nonce").digest(),
             secret=sha256(seed + b"secret").digest(),
         )
-        self.round = Round(
-            self.plan, self.asker, self.now, {peer.id: peer.name for peer in peers}
-        )
+        self.round = Round(self.plan, self.asker, self.now, {peer.id: peer.name for peer in peers})
 
     # --- running --------------------------------------------------------------------------------
 
