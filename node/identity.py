@@ -101,8 +101,11 @@ def load_or_create(path: Path, passphrase: str | None = None) -> Identity:
             f"{path} cannot be written: {error.strerror}. Make its directory writable, or choose "
             "another with --data-dir."
         ) from error
-    # Read back: what counts is what is on the disk.
-    return _load(path, passphrase)
+    try:
+        # Read back: what counts is what is on the disk.
+        return _load(path, passphrase)
+    except FileNotFoundError as error:
+        raise IdentityError(f"{path} is a link to a file that does not exist.") from error
 
 
 def read_passphrase(file: Path | None, environ: Mapping[str, str]) -> str | None:
@@ -199,7 +202,7 @@ def _read_private(path: Path, what: str) -> bytes:
         raise
     except OSError as error:
         raise IdentityError(f"The {what} {path} cannot be opened: {error.strerror}.") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise IdentityError(f"The {what} {path} is not a regular file.")
@@ -208,7 +211,9 @@ def _read_private(path: Path, what: str) -> bytes:
             raise IdentityError(
                 f"Others may read the {what} {path} (mode {mode:04o}). Run: chmod 600 {path}"
             )
-        data = file.read(_FILE_BYTES + 1)
+        data = os.read(descriptor, _FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > _FILE_BYTES:
         raise IdentityError(f"The {what} {path} is larger than {_FILE_BYTES} bytes.")
     return data

@@ -63,12 +63,21 @@ reads, gets it over any path."""
 
 log = logging.getLogger(__name__)
 
-_installed = importlib.metadata.version("libp2p")
-if _installed != LIBP2P_VERSION:
-    raise ImportError(
-        f"swarmd repairs libp2p {LIBP2P_VERSION} and no other version, but {_installed} is "
-        f"installed: pip install libp2p=={LIBP2P_VERSION}"
-    )
+
+def require(installed: str) -> None:
+    """Refuse any version of the library but the one that these repairs were written for.
+
+    Raises:
+        ImportError: another one is installed.
+    """
+    if installed != LIBP2P_VERSION:
+        raise ImportError(
+            f"swarmd repairs libp2p {LIBP2P_VERSION} and no other version, but {installed} is "
+            f"installed: pip install libp2p=={LIBP2P_VERSION}"
+        )
+
+
+require(importlib.metadata.version("libp2p"))
 
 # Its debug and info lines name every frame and every scanner that knocks.
 logging.getLogger("libp2p").setLevel(logging.WARNING)

@@ -84,7 +84,7 @@ class FakeNetwork:
         self._groups = []
 
     def corrupt(self, sender: PeerId, receiver: PeerId, change: Change | None) -> None:
-        """Pass each payload that ``sender`` sends to ``receiver`` through ``change``; None ends it."""
+        """Pass what ``sender`` sends to ``receiver`` through ``change``; None ends that."""
         if change is None:
             self._changes.pop((sender, receiver), None)
         else:

@@ -10,7 +10,6 @@ import pytest
 import trio
 
 from node.mesh.base import PeerDown, PeerUp, Received, Refused
-from node.mesh.dial import Dialler
 from protocol import limits
 from protocol.errors import (
     BackpressureError,
@@ -67,9 +66,10 @@ async def test_what_one_sends_to_oneself_comes_back(world: World) -> None:
         assert await mesh.next_event() == Received(mesh.peer_id, b"hello")
         with pytest.raises(TooLargeError):
             mesh.send(mesh.peer_id, bytes(limits.FRAME_BYTES + 1))
+        for _ in range(limits.INBOX_MESSAGES):
+            mesh.send(mesh.peer_id, b"again")
         with pytest.raises(BackpressureError):
-            for _ in range(limits.INBOX_MESSAGES + 1):
-                mesh.send(mesh.peer_id, b"again")
+            mesh.send(mesh.peer_id, b"once too often")
 
 
 async def test_an_oversize_payload_is_refused_before_it_is_sent(world: World) -> None:
@@ -279,18 +279,3 @@ async def test_a_taken_port_is_a_listen_error(world: World) -> None:
 async def test_a_bootstrap_that_cannot_be_dialled_is_named(world: World, address: str) -> None:
     with pytest.raises(ConfigError):
         world.mesh("one", [address])
-
-
-async def test_a_peer_that_is_never_there_is_given_up(world: World, monkeypatch: Any) -> None:
-    monkeypatch.setattr("node.mesh.dial.TRIES", 2)
-    monkeypatch.setattr("node.mesh.dial.FIRST_DELAY_S", 0.01)
-    mesh = world.mesh("one")
-    gone = world.mesh("gone")
-    async with gone.running():
-        address = gone.addresses()[0]
-    async with mesh.running():
-        mesh.dial(address)
-        dialler: Dialler = mesh._dialler
-        with trio.fail_after(LIMIT_S):
-            while dialler._targets:
-                await trio.sleep(0.01)

@@ -34,6 +34,13 @@ async def until(
                 return event
 
 
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait for what the library announces by no event."""
+    with trio.fail_after(LIMIT_S):
+        while not holds():  # noqa: ASYNC110
+            await trio.sleep(0.001)
+
+
 class World:
     """Makes meshes, all of one kind."""
 

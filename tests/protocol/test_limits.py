@@ -73,14 +73,6 @@ def test_a_body_as_long_as_a_frame_does_not_fit() -> None:
     assert len(payload) > limits.FRAME_BYTES
 
 
-def test_every_schedule_fits_in_ballots_and_waves() -> None:
-    from swarm.pairing import EVERY_PAIR_JUDGES, PAIRS_PER_WAVE, WAVES
-
-    most = EVERY_PAIR_JUDGES * (EVERY_PAIR_JUDGES - 1)
-    assert max(most, PAIRS_PER_WAVE) <= limits.ROWS_PER_BALLOT
-    assert WAVES <= limits.WAVES
-
-
 def test_all_limits_are_positive_integers() -> None:
     named = {name: value for name, value in vars(limits).items() if name.isupper()}
     assert len(named) > 20

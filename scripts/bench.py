@@ -1,0 +1,165 @@
+"""The measurements behind `scripts/bench`. Each prints what it measures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import choix
+import numpy as np
+
+from node.local_swarm import LocalSwarm, Spec
+from swarm.bradley_terry import Comparisons, fit
+
+QUESTION = "What is 6 * 7?"
+WARM_UP = 5
+
+
+def main() -> int:
+    """Run one benchmark."""
+    parser = argparse.ArgumentParser(prog="scripts/bench")
+    commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
+    rounds = commands.add_parser("round", help="what a round costs beyond inference")
+    rounds.add_argument("--nodes", type=int, nargs="+", default=[3, 5, 9], metavar="N")
+    rounds.add_argument("--rounds", type=int, default=60, metavar="R")
+    rounds.add_argument("--json", action="store_true")
+    rounds.set_defaults(run=_rounds)
+    fits = commands.add_parser("fit", help="one Bradley-Terry fit, beside choix")
+    fits.add_argument("--json", action="store_true")
+    fits.set_defaults(run=_fits)
+    options = parser.parse_args()
+    table = options.run(options)
+    if options.json:
+        print(json.dumps(table))
+    return 0
+
+
+# --- rounds -----------------------------------------------------------------------------------
+
+
+def _rounds(options: argparse.Namespace) -> list[dict[str, Any]]:
+    table = []
+    for count in options.nodes:
+        row = _measure_rounds(count, options.rounds)
+        table.append(row)
+        if not options.json:
+            _print_row(row, header=len(table) == 1)
+    return table
+
+
+def _measure_rounds(count: int, rounds: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        specs = [Spec(str(_script(root, index)), "scripted") for index in range(count)]
+        samples: dict[str, list[float]] = {}
+        with LocalSwarm(specs, root) as swarm:
+            swarm.start(lambda text: print(f"{count} nodes: {text}", file=sys.stderr))
+            asker = swarm.members[0].client
+            for number in range(WARM_UP + rounds):
+                began = time.perf_counter()
+                result = asker.call("ask", {"question": QUESTION}, silence_s=120.0)
+                whole = 1000.0 * (time.perf_counter() - began)
+                if len(result["answers"]) != count or result["missing"]:
+                    raise SystemExit(f"a round failed: {result['missing']}")
+                if number >= WARM_UP:
+                    samples.setdefault("ask_ms", []).append(whole)
+                    for phase, spent in result["timing"].items():
+                        samples.setdefault(phase, []).append(spent)
+    return {
+        "nodes": count,
+        "rounds": rounds,
+        **{
+            phase: {"median": statistics.median(values), "p95": _quantile(values, 0.95)}
+            for phase, values in samples.items()
+        },
+    }
+
+
+def _script(root: Path, index: int) -> Path:
+    """An instant model with an answer of its own: every round has all pairs to judge."""
+    path = root / f"model{index}.json"
+    script = {
+        "name": f"scripted:{index}",
+        "default": str(42 + index),
+        "truths": {QUESTION: "42"},
+    }
+    path.write_text(json.dumps(script))
+    return path
+
+
+def _quantile(values: Sequence[float], q: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(q * len(values)))]
+
+
+def _print_row(row: dict[str, Any], header: bool) -> None:
+    phases = ("ask_ms", "total_ms", "commit_ms", "reveal_ms", "judge_ms")
+    if header:
+        names = ("ask", "round", "commit", "reveal", "judge")
+        print("nodes  " + "  ".join(f"{name + ' ms':>15}" for name in names))
+        print("       " + "  ".join(f"{'median / p95':>15}" for _ in names))
+    cells = [f"{row[one]['median']:7.1f} /{row[one]['p95']:6.1f}" for one in phases]
+    print(f"{row['nodes']:5}  " + "  ".join(f"{cell:>15}" for cell in cells), flush=True)
+
+
+# --- fits -------------------------------------------------------------------------------------
+
+
+def _fits(options: argparse.Namespace) -> list[dict[str, Any]]:
+    table = []
+    for classes, judges in ((3, 3), (5, 5), (9, 9), (35, 35)):
+        data, plain = _comparisons(classes, judges)
+        ours = _best(lambda n=classes, d=data: fit(n, d))
+        theirs = _best(lambda n=classes, p=plain: choix.ilsr_pairwise(n, p, alpha=0.01))
+        row = {
+            "classes": classes,
+            "comparisons": len(data),
+            "fit_ms": ours,
+            "choix_ilsr_ms": theirs,
+            "ratio": theirs / ours,
+        }
+        table.append(row)
+        if not options.json:
+            print(
+                f"{classes:3} classes {len(data):5} comparisons: {ours:7.3f} ms, "
+                f"choix ilsr {theirs:8.3f} ms, {theirs / ours:5.1f} x",
+                flush=True,
+            )
+    return table
+
+
+def _comparisons(classes: int, judges: int) -> tuple[Comparisons, list[tuple[int, int]]]:
+    rng = np.random.default_rng(classes)
+    strength = rng.normal(size=classes)
+    rows = []
+    for judge in range(judges):
+        for first in range(classes):
+            for second in range(classes):
+                if first == second or (classes > 9 and rng.random() > 0.2):
+                    continue
+                chance = 1.0 / (1.0 + np.exp(strength[second] - strength[first]))
+                own = float(first == judge) - float(second == judge)
+                rows.append((first, second, own, float(rng.random() < chance), 0.5))
+    plain = [(a, b) if y else (b, a) for a, b, _, y, _ in rows]
+    return Comparisons.of(rows), plain
+
+
+def _best(work: Callable[[], object], seconds: float = 0.5) -> float:
+    """The fastest of many runs, in ms: what the code costs when nothing interrupts it."""
+    work()
+    best, until = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - began)
+    return 1000.0 * best
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""The repairs of the library, one by one, without a network."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+import trio
+from libp2p.stream_muxer.exceptions import MuxedStreamError
+from libp2p.stream_muxer.yamux import yamux
+from trio.testing import MockClock
+
+from node.mesh import harden
+from node.mesh.harden import Muxer, Stream
+
+
+class Socket:
+    """A secured connection to a peer that says nothing, and reads only when it is let."""
+
+    is_initiator = True
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = trio.Event()
+        self.reading = trio.Event()
+        self.reading.set()
+
+    async def write(self, data: bytes) -> None:
+        self.written += data[:1]
+        await self.reading.wait()
+        self.written += data[1:]
+
+    async def read(self, n: int | None = None) -> bytes:
+        await self.closed.wait()
+        return b""
+
+    async def close(self) -> None:
+        self.closed.set()
+
+    def headers(self, kind: int) -> list[tuple[int, ...]]:
+        """The muxer frames of that kind, without bodies, that were written."""
+        found, rest = [], self.written
+        while rest:
+            header = struct.unpack(yamux.YAMUX_HEADER_FORMAT, rest[: yamux.HEADER_SIZE])
+            rest = rest[yamux.HEADER_SIZE :]
+            if header[1] == yamux.TYPE_DATA:
+                rest = rest[header[4] :]
+            if header[1] == kind:
+                found.append(header)
+        return found
+
+
+@pytest.fixture
+def socket() -> Socket:
+    return Socket()
+
+
+@pytest.fixture
+def muxer(socket: Socket) -> Muxer:
+    return Muxer(socket, "peer", is_initiator=True)
+
+
+def test_another_version_of_the_library_is_refused() -> None:
+    with pytest.raises(ImportError, match=r"pip install libp2p==0\.8\.1"):
+        harden.require("0.9.0")
+
+
+def test_the_muxer_builds_our_streams() -> None:
+    assert yamux.YamuxStream is Stream
+
+
+async def test_a_cancelled_write_leaves_a_whole_frame(socket: Socket, muxer: Muxer) -> None:
+    socket.reading = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(muxer._write_frame, b"a whole frame")
+        await trio.testing.wait_all_tasks_blocked()
+        assert socket.written == b"a"
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()
+        socket.reading.set()
+    assert socket.written == b"a whole frame"
+
+
+async def test_a_peer_that_stops_reading_is_cut_off(
+    socket: Socket, muxer: Muxer, autojump_clock: MockClock
+) -> None:
+    socket.reading = trio.Event()
+    started = trio.current_time()
+    with pytest.raises(MuxedStreamError, match="20 s"):
+        await muxer._write_frame(b"frame")
+    assert trio.current_time() - started == pytest.approx(harden.WRITE_LIMIT_S)
+    assert socket.closed.is_set()
+
+
+async def test_a_stuck_frame_does_not_hold_up_closing(
+    socket: Socket, muxer: Muxer, autojump_clock: MockClock
+) -> None:
+    socket.reading = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def write() -> None:
+            with pytest.raises(MuxedStreamError):
+                await muxer._write_frame(b"frame")
+
+        nursery.start_soon(write)
+        await trio.testing.wait_all_tasks_blocked()
+        started = trio.current_time()
+        await muxer.close()
+        assert trio.current_time() - started < 1
+        assert socket.closed.is_set()
+
+
+async def test_a_peer_that_answers_no_ping_is_cut_off(
+    socket: Socket, muxer: Muxer, autojump_clock: MockClock
+) -> None:
+    started = trio.current_time()
+    await muxer.start()
+    limit = harden.KEEPALIVE_EVERY_S + harden.PONG_LIMIT_S
+    assert trio.current_time() - started == pytest.approx(limit)
+    assert muxer.is_closed
+    assert len(socket.headers(yamux.TYPE_PING)) == 1
+
+
+async def test_an_exception_in_the_muxer_stays_there(
+    socket: Socket, muxer: Muxer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(self: Any) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(yamux.Yamux, "handle_incoming", fail)
+    await muxer.start()
+    assert muxer.is_closed
+    assert socket.closed.is_set()
+
+
+async def test_a_writer_waits_for_a_slow_reader(
+    socket: Socket, muxer: Muxer, autojump_clock: MockClock
+) -> None:
+    stream = await muxer.open_stream()
+    data = bytes(yamux.DEFAULT_WINDOW_SIZE + 1000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.write, data)
+        await trio.sleep(30)
+        stream.send_window += 5000
+    sent = socket.headers(yamux.TYPE_DATA)
+    assert sum(header[4] for header in sent) == len(data)
+    assert max(header[4] for header in sent) == harden.CHUNK
+
+
+async def test_a_writer_does_not_wait_for_ever(muxer: Muxer, autojump_clock: MockClock) -> None:
+    stream = await muxer.open_stream()
+    started = trio.current_time()
+    with pytest.raises(MuxedStreamError, match="took nothing"):
+        await stream.write(bytes(yamux.DEFAULT_WINDOW_SIZE + 1))
+    assert harden.STALL_LIMIT_S <= trio.current_time() - started <= harden.STALL_LIMIT_S + 1
+
+
+async def test_credit_is_given_in_few_steps(socket: Socket, muxer: Muxer) -> None:
+    stream = await muxer.open_stream()
+    for _ in range(1024):
+        muxer.stream_buffers[stream.stream_id] += bytes(1024)
+        stream.recv_window -= 1024
+        await stream.read(1024)
+    updates = [header[4] for header in socket.headers(yamux.TYPE_WINDOW_UPDATE)][1:]
+    assert len(updates) <= 3
+    outstanding = yamux.DEFAULT_WINDOW_SIZE + sum(updates) - 1024 * 1024
+    assert harden.RECEIVE_WINDOW // 2 <= outstanding <= harden.RECEIVE_WINDOW
+
+
+async def test_a_peer_beyond_its_window_is_not_buffered(muxer: Muxer) -> None:
+    stream = await muxer.open_stream()
+    muxer.stream_buffers[stream.stream_id] += bytes(harden.CONNECTION_BUFFER - 10)
+    with pytest.raises(harden.ReceiveOverrunError):
+        await muxer._read_data_body(11)
