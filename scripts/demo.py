@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from node.backends.bundled import NAMES
+from node.backends.bundled import bundled_names
 from node.local_swarm import LocalSwarm, Member, Spec
 from protocol import limits
 from protocol.errors import EXIT_CANCELLED, EXIT_INVALID, SwarmError
@@ -28,8 +28,9 @@ def main() -> int:
     """Run the demo; the exit code is that of `swarm ask`, or 9 if the receipt does not hold."""
     options = _options()
     shutil.rmtree(ROOT, ignore_errors=True)
+    names = bundled_names()
     specs = [
-        Spec(f"bundled:{NAMES[index % len(NAMES)]}", flags=("--device=cpu", "--threads=1"))
+        Spec(f"bundled:{names[index % len(names)]}", flags=("--device=cpu", "--threads=1"))
         for index in range(options.nodes)
     ]
     try:

@@ -23,7 +23,7 @@ _LEAD = re.compile(r"^(?:the )?(?:final )?answer(?: is|:)\s*", re.IGNORECASE)
 _BOXED = re.compile(r"^\\boxed\{([^{}]*)\}$")
 _NUMBER = re.compile(r"^([+-]?)(\d+|\d{1,3}(?:,\d{3})+)(?:\.(\d+))?$")
 _FRACTION = re.compile(r"^([+-]?\d+)\s*/\s*(\d+)$")
-_CHOICE = re.compile(r"^(?:(?:option|choice)\s+)?(?:\(([a-z])\)|([a-z])[).]?)$", re.IGNORECASE)
+_CHOICE = re.compile(r"^(?:(?:option|choice)\s+)?(?:\(([a-z])\)|([a-z])\)?)\.?$", re.IGNORECASE)
 
 
 def key(text: str) -> tuple[str, str]:

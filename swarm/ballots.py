@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protocol.errors import RefusedError
 from protocol.ids import Digest, PeerId, short_peer
-from protocol.messages import Ballot
+from protocol.messages import Ballot, Incoming, Row
 from protocol.receipt import Result, Rule
 from swarm.pairing import assigned
 from swarm.slate import Opened
@@ -42,3 +42,9 @@ def is_confident(rule: Rule, result: Result) -> bool:
         and result.winner is not None
         and result.shares[result.winner] >= rule.stop
     )
+
+
+def ballot_rows(incoming: Incoming) -> tuple[Row, ...]:
+    """The rows of a verified message that is a Ballot."""
+    assert isinstance(incoming.message, Ballot)
+    return incoming.message.rows

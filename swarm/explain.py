@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 
 from protocol.errors import ReceiptError
 from protocol.ids import PeerId, peer_text
-from protocol.messages import MICRO, Ballot, Commit, Row, opened
+from protocol.messages import MICRO, Row
 from protocol.receipt import Core, Opening, Result, read
 from swarm.consensus import Case, Vote, decide
-from swarm.pairing import both_orders
 from swarm.progress import label
 from swarm.replay import fold
 from swarm.slate import Opened
@@ -22,19 +21,13 @@ Json = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class _Round:
-    """What a receipt with its opening holds."""
+class _Found:
+    """A judged round, replayed from its receipt."""
 
     core: Core
-    opening: Opening
     opened: Opened
     models: tuple[str, ...]
-    votes: tuple[Vote, ...]
-
-    @property
-    def case(self) -> Case:
-        orders = both_orders(len(self.opened.judges))
-        return Case(self.core.rule, self.opened.classes, self.core.weights, self.votes, orders)
+    case: Case
 
     def text(self, index: int | None) -> str | None:
         return None if index is None else self.opened.answers[index]
@@ -118,27 +111,18 @@ def faults(core: Core) -> list[Json]:
     ]
 
 
-def _understand(core: Core, opening: Opening | None, asker: PeerId) -> _Round | None:
+def _understand(core: Core, opening: Opening | None, asker: PeerId) -> _Found | None:
     if opening is None or core.judging is None:
         return None
     again = fold(core, opening, asker)
     if again.opened is None:
         raise ReceiptError("The journal ends before the answers were shown.")
-    seat = {peer: index for index, peer in enumerate(again.opened.peers)}
-    models = []
-    for envelope in core.commits:
-        commit = opened(envelope).message
-        models.append(commit.model.name if isinstance(commit, Commit) else "")
-    votes: list[Vote] = []
-    for wave in core.judging.waves:
-        for envelope in wave.ballots:
-            ballot = opened(envelope).message
-            if isinstance(ballot, Ballot):
-                votes += [Vote(seat[envelope.signer], row) for row in ballot.rows]
-    return _Round(core, opening, again.opened, tuple(models), tuple(votes))
+    names = again.models()
+    models = tuple(names[peer] for peer in again.opened.peers)
+    return _Found(core, again.opened, models, again.case())
 
 
-def _classes(found: _Round) -> list[Json]:
+def _classes(found: _Found) -> list[Json]:
     result = found.core.result
     return [
         {
@@ -157,15 +141,15 @@ def _classes(found: _Round) -> list[Json]:
     ]
 
 
-def _matrix(found: _Round) -> list[list[float | None]]:
+def _matrix(found: _Found) -> list[list[float | None]]:
     count = len(found.opened.classes)
     won = [[0.0] * count for _ in range(count)]
     total = [[0.0] * count for _ in range(count)]
-    for vote in found.votes:
+    for vote in found.case.votes:
         if vote.row.p is None:
             continue
         first, second, p = vote.row.first, vote.row.second, vote.row.p / MICRO
-        weight = found.core.weights[vote.seat].judge / MICRO
+        weight = found.case.weights[vote.seat].judge / MICRO
         won[first][second] += weight * p
         won[second][first] += weight * (1.0 - p)
         total[first][second] += weight
@@ -176,11 +160,11 @@ def _matrix(found: _Round) -> list[list[float | None]]:
     ]
 
 
-def _judges(found: _Round, result: Result) -> list[Json]:
+def _judges(found: _Found, result: Result) -> list[Json]:
     own = {seat: index for index, members in enumerate(found.opened.classes) for seat in members}
     table: list[Json] = []
     for seat, peer in enumerate(found.opened.peers):
-        rows = [vote.row for vote in found.votes if vote.seat == seat]
+        rows = [vote.row for vote in found.case.votes if vote.seat == seat]
         if seat not in own or not rows:
             continue
         table.append(
@@ -190,7 +174,7 @@ def _judges(found: _Round, result: Result) -> list[Json]:
                 "own": label(own[seat]),
                 "for_winner": _for_winner(rows, result.winner),
                 "abstained": sum(row.p is None for row in rows),
-                "weight": found.core.weights[seat].judge / MICRO,
+                "weight": found.case.weights[seat].judge / MICRO,
             }
         )
     return table
@@ -206,14 +190,17 @@ def _for_winner(rows: Sequence[Row], winner: int | None) -> float | None:
     return round(sum(given) / len(given), 6) if given else None
 
 
-def _flip(found: _Round, result: Result) -> Json:
+def _flip(found: _Found, result: Result) -> Json:
     """How many judges, each voting the other way round, change the winner."""
     if result.winner is None:
         return {"ballots": None, "to": None}
-    seats = sorted({vote.seat for vote in found.votes if vote.row.p is not None})
+    case = found.case
+    seats = sorted({vote.seat for vote in case.votes if vote.row.p is not None})
 
     def lead(inverted: set[int]) -> tuple[int, Result]:
-        votes = tuple(_inverted(vote) if vote.seat in inverted else vote for vote in found.votes)
+        votes = tuple(
+            _inverted(vote) if vote.seat in inverted else vote for vote in found.case.votes
+        )
         after = decide(replace(found.case, votes=votes))
         rivals = [s for index, s in enumerate(after.scores) if index != result.winner]
         return after.scores[result.winner or 0] - max(rivals, default=0), after

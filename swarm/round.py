@@ -8,8 +8,6 @@ deadlines only; no decision and no byte of the core depends on when within a pha
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import Enum
 from typing import Final
 
 from protocol import limits
@@ -18,7 +16,6 @@ from protocol.envelope import Envelope, Signer
 from protocol.errors import RefusedError
 from protocol.ids import ZERO_DIGEST, Digest, PeerId, RoundId, peer_text
 from protocol.messages import (
-    MICRO,
     Ack,
     Ballot,
     Close,
@@ -53,28 +50,19 @@ from protocol.receipt import (
     Phase,
     Plan,
     Result,
-    Standing,
     Wave,
     opening_digest,
     write,
 )
 from protocol.version import PROTOCOL
 from swarm import progress
-from swarm.ballots import check_ballot, is_confident
+from swarm.ballots import ballot_rows, check_ballot, is_confident
 from swarm.consensus import Case, Vote, decide, seat_weights, without_winner
 from swarm.effects import Effect, Finished, Report, Send, Store
 from swarm.pairing import both_orders, waves
+from swarm.seat import MISSING, ORDER, PHASES, TURN, Seat, State
 from swarm.slate import Opened, check_reveal, open_slate
-
-
-class State(Enum):
-    """Where a round stands; the value of a running one is the phase in messages and receipts."""
-
-    COMMIT = "commit"
-    REVEAL = "reveal"
-    JUDGE = "judge"
-    DONE = "done"
-
+from swarm.views import classes_found, scores
 
 # What ends a phase, and what comes then. Anything not in the table cannot happen.
 _NEXT: Final = {
@@ -89,47 +77,6 @@ _NEXT: Final = {
     (State.REVEAL, "cancelled"): State.DONE,
     (State.JUDGE, "cancelled"): State.DONE,
 }
-
-# The phase in which a peer's message counts, and the fault of one that comes after it.
-_TURN: Final[dict[type[FromPeer], tuple[State, FaultKind]]] = {
-    Commit: (State.COMMIT, "late-commit"),
-    Decline: (State.COMMIT, "late-commit"),
-    Reveal: (State.REVEAL, "late-reveal"),
-    Ballot: (State.JUDGE, "late-ballot"),
-}
-_PHASES: Final[dict[State, Phase]] = {
-    State.COMMIT: "commit",
-    State.REVEAL: "reveal",
-    State.JUDGE: "judge",
-}
-_ORDER: Final = (State.COMMIT, State.REVEAL, State.JUDGE, State.DONE)
-_MISSING: Final[dict[State, FaultKind]] = {
-    State.COMMIT: "no-commit",
-    State.REVEAL: "no-reveal",
-    State.JUDGE: "no-ballot",
-}
-
-
-@dataclass(slots=True)
-class _Seat:
-    """What one invited peer has sent.
-
-    Attributes:
-        out: nothing more is heard from this peer, nor waited for.
-        seen: digests of messages taken, to tell a repeat from an equivocation.
-    """
-
-    standing: Standing
-    model: str
-    commit: Incoming | None = None
-    reveal: Incoming | None = None
-    ballots: dict[int, Incoming] = field(default_factory=dict)
-    out: bool = False
-    seen: set[Digest] = field(default_factory=set)
-
-    @property
-    def peer(self) -> PeerId:
-        return self.standing.peer
 
 
 class Round:
@@ -155,14 +102,14 @@ class Round:
         self._now = now
         self._began = now
         self._seats = {
-            one.peer: _Seat(one, (models or {}).get(one.peer, "")) for one in plan.invited
+            one.peer: Seat(one, (models or {}).get(one.peer, "")) for one in plan.invited
         }
         self._faults: dict[tuple[PeerId, FaultKind], Fault] = {}
         self._journal: list[Entry] = []
         self._effects: list[Effect] = []
         self._phase_began: dict[State, float] = {State.COMMIT: now}
         self._roster: Envelope | None = None
-        self._roster_seats: list[_Seat] = []
+        self._roster_seats: list[Seat] = []
         self.slate: Envelope | None = None
         self.opened: Opened | None = None
         self._waves: list[Wave] = []
@@ -210,10 +157,10 @@ class Round:
             return
         seat.seen.add(name)
         self._journal.append(Heard(self._at(), incoming.envelope))
-        turn, late = _TURN[type(message)]
+        turn, late = TURN[type(message)]
         if len(seat.seen) > limits.ENVELOPES_PER_PEER:
             self._expel(seat, "malformed", f"over {limits.ENVELOPES_PER_PEER} messages")
-        elif _ORDER.index(self.state) < _ORDER.index(turn):
+        elif ORDER.index(self.state) < ORDER.index(turn):
             self._expel(seat, "malformed", f"a {type(message).__name__} before its time")
         elif self.state is not turn:
             self._late(seat, message, turn, late)
@@ -247,7 +194,7 @@ class Round:
             return
         self._journal.append(Expired(self._at()))
         for seat in self._awaited():
-            self._fault(seat, _MISSING[self.state], self.state, "nothing came in time")
+            self._fault(seat, MISSING[self.state], self.state, "nothing came in time")
         self._end_phase()
         self._advance()
 
@@ -291,7 +238,7 @@ class Round:
 
     # --- one message ------------------------------------------------------------------------------
 
-    def _commit(self, seat: _Seat, incoming: Incoming) -> None:
+    def _commit(self, seat: Seat, incoming: Incoming) -> None:
         if seat.commit is not None:
             seat.commit = None
             self._expel(seat, "equivocation", "two different Commits")
@@ -301,7 +248,7 @@ class Round:
         seat.model = incoming.message.model.name or seat.model
         self._report(progress.Committed(peer_text(seat.peer), seat.model))
 
-    def _reveal(self, seat: _Seat, incoming: Incoming, message: Reveal) -> None:
+    def _reveal(self, seat: Seat, incoming: Incoming, message: Reveal) -> None:
         if seat.commit is None or self._roster is None:
             self._expel(seat, "malformed", "a Reveal without a Commit")
             return
@@ -324,7 +271,7 @@ class Round:
         seat.reveal = incoming
         self._report(progress.Revealed(peer_text(seat.peer), message.answer))
 
-    def _ballot(self, seat: _Seat, incoming: Incoming, message: Ballot) -> None:
+    def _ballot(self, seat: Seat, incoming: Incoming, message: Ballot) -> None:
         assert self.opened is not None
         assert self.slate is not None
         wave = len(self._waves)
@@ -344,9 +291,9 @@ class Round:
         self._acks[incoming.envelope.digest] = ack
         self._effects.append(Send(seat.peer, encode(ack)))
         self._report(progress.BallotCast(peer_text(seat.peer), wave))
-        self._report_scores(self._decision())
+        self._report(scores(self.opened, decide(self.case())))
 
-    def _late(self, seat: _Seat, message: FromPeer, turn: State, late: FaultKind) -> None:
+    def _late(self, seat: Seat, message: FromPeer, turn: State, late: FaultKind) -> None:
         filled = {
             State.COMMIT: seat.commit is not None,
             State.REVEAL: seat.reveal is not None,
@@ -355,12 +302,12 @@ class Round:
         if filled:
             self._expel(seat, "equivocation", f"two different {type(message).__name__}s")
             return
-        self._faults.pop((seat.peer, _MISSING[turn]), None)
+        self._faults.pop((seat.peer, MISSING[turn]), None)
         self._fault(seat, late, turn, f"its {type(message).__name__} came after the deadline")
 
     # --- phases -----------------------------------------------------------------------------------
 
-    def _awaited(self) -> list[_Seat]:
+    def _awaited(self) -> list[Seat]:
         """The peers that the current phase waits for."""
         if self.state is State.COMMIT:
             return [s for s in self._seats.values() if not s.out and s.commit is None]
@@ -423,12 +370,12 @@ class Round:
         self.slate = seal(self._signer, slate)
         roster = decode(self._roster.body, Roster)
         self.opened = open_slate(self._invited, roster, self._roster.digest, slate)
-        self._report_classes(self.opened)
+        self._report(classes_found(self.opened))
         if len(self.opened.judges) < self.plan.min_answers:
             self._close("too few", without_winner("partial"))
             return
         if waves(len(self.opened.classes), len(self.opened.judges)) == 0:
-            self._close("unanimous", self._decision())
+            self._close("unanimous", decide(self.case()))
             return
         for seat in self._roster_seats:
             if seat.reveal is not None and not seat.out:
@@ -437,7 +384,7 @@ class Round:
 
     def _close_wave(self) -> None:
         assert self.opened is not None
-        result = self._decision()
+        result = decide(self.case())
         last = len(self._waves) + 1 >= waves(len(self.opened.classes), len(self.opened.judges))
         self._confident = not last and is_confident(self.plan.rule, result)
         more = not last and not self._confident
@@ -445,7 +392,7 @@ class Round:
         for seat in self._roster_seats:
             if seat.reveal is not None and not seat.out:
                 self._effects.append(Send(seat.peer, encode(close)))
-        self._report_scores(result)
+        self._report(scores(self.opened, result))
         if more:
             self._go("more", self.plan.phases.judge)
         else:
@@ -475,30 +422,30 @@ class Round:
         self._report(progress.Closed(result.outcome))
         self._effects.append(Finished(result.outcome))
 
-    def _unreachable(self, seat: _Seat) -> bool:
+    def _unreachable(self, seat: Seat) -> bool:
         return any((seat.peer, kind) in self._faults for kind in ("lost", "unsent", "declined"))
 
     # --- what is derived --------------------------------------------------------------------------
 
-    def _decision(self) -> Result:
-        """What follows from the ballots accepted so far."""
-        assert self.opened is not None
-        votes = tuple(
-            Vote(index, row)
-            for index, seat in enumerate(self._roster_seats)
-            for ballot in seat.ballots.values()
-            if isinstance(ballot.message, Ballot)
-            for row in ballot.message.rows
-        )
-        weights = seat_weights([seat.standing for seat in self._roster_seats])
-        return decide(
-            Case(
-                self.plan.rule,
-                self.opened.classes,
-                weights,
-                votes,
-                both_orders(len(self.opened.judges)),
-            )
+    def case(self) -> Case:
+        """What the ballots accepted so far say, as the consensus takes it.
+
+        Raises:
+            ValueError: the answers have not been shown yet.
+        """
+        if self.opened is None:
+            raise ValueError("the answers have not been shown yet")
+        return Case(
+            rule=self.plan.rule,
+            classes=self.opened.classes,
+            weights=seat_weights([seat.standing for seat in self._roster_seats]),
+            votes=tuple(
+                Vote(index, row)
+                for index, seat in enumerate(self._roster_seats)
+                for ballot in seat.ballots.values()
+                for row in ballot_rows(ballot)
+            ),
+            both_orders=both_orders(len(self.opened.judges)),
         )
 
     def _core(self, result: Result, opening: Digest) -> Core:
@@ -540,45 +487,16 @@ class Round:
 
     # --- faults and reports -----------------------------------------------------------------------
 
-    def _expel(self, seat: _Seat, kind: FaultKind, detail: str) -> None:
+    def _expel(self, seat: Seat, kind: FaultKind, detail: str) -> None:
         """Note the fault and hear no more of this peer in this round."""
         seat.out = True
         self._fault(seat, kind, self.state, detail)
 
-    def _fault(self, seat: _Seat, kind: FaultKind, state: State, detail: str) -> None:
-        phase: Phase = _PHASES[state]
+    def _fault(self, seat: Seat, kind: FaultKind, state: State, detail: str) -> None:
+        phase: Phase = PHASES[state]
         fault = Fault(seat.peer, phase, kind, detail[:256])
         if self._faults.setdefault((seat.peer, kind), fault) is fault:
             self._report(progress.Faulted(peer_text(seat.peer), phase, kind, fault.detail))
 
     def _report(self, event: progress.Event) -> None:
         self._effects.append(Report(event))
-
-    def _report_classes(self, opened: Opened) -> None:
-        self._report(
-            progress.ClassesFound(
-                tuple(
-                    progress.ClassView(
-                        progress.label(index),
-                        answer,
-                        tuple(peer_text(opened.peers[member]) for member in members),
-                    )
-                    for index, (answer, members) in enumerate(
-                        zip(opened.answers, opened.classes, strict=True)
-                    )
-                )
-            )
-        )
-
-    def _report_scores(self, result: Result) -> None:
-        assert self.opened is not None
-        self._report(
-            progress.Scores(
-                tuple(
-                    progress.ScoreView(progress.label(index), answer, share / MICRO)
-                    for index, (answer, share) in enumerate(
-                        zip(self.opened.answers, result.shares, strict=True)
-                    )
-                )
-            )
-        )

@@ -30,6 +30,8 @@ _WORK_TOKENS = 96
 _WORKS = 64
 """Questions whose work is kept."""
 
+_ENDLESS = 1 << 62
+
 Alive = Callable[[], None]
 
 
@@ -162,7 +164,7 @@ class CausalModel:
                 f"the question is {len(prompt)} tokens long and the model reads {self.context}; "
                 "ask a shorter one"
             )
-        bound = max_bytes if self._style.answer_after == "" else 1 << 62
+        bound = max_bytes if self._style.answer_after == "" else _ENDLESS
         watch = _Watch(self._tokenizer, len(prompt), bound, alive, emit)
         ids = torch.tensor([prompt], device=self._model.device)
         # Seeding is global to torch; only one thread at a time works with the model.
@@ -213,11 +215,13 @@ class CausalModel:
         if not self._style.answer_after:
             return ""
         if clean not in self._works:
-            self.write(clean, _WORK_TOKENS, 1 << 62, 0, alive, lambda _: None)
-        # Work that came to no end is no work: the bare mark, and little trust in any answer.
-        return self._works.get(clean, self._style.answer_after)
+            written = self.write(clean, _WORK_TOKENS, _ENDLESS, 0, alive, lambda _: None)
+            if not written.finished:
+                self._keep_work(clean, "")
+        return self._works[clean]
 
     def _keep_work(self, clean: str, text: str) -> None:
+        """Note what precedes the answer in ``text``; without a mark, that is no work."""
         mark = self._style.answer_after
         if mark:
             self._works[clean] = text.rsplit(mark, 1)[0] + mark if mark in text else mark

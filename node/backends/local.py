@@ -212,7 +212,7 @@ def _load(kind: type[LocalBackend], name: str, device: str, threads: int | None)
         raise type(error)(f"{name}: {error}") from None
     except OSError as error:
         raise _unavailable(source, error) from None
-    except (RuntimeError, ValueError, ImportError, KeyError) as error:
+    except (RuntimeError, ValueError, ImportError, KeyError, AssertionError) as error:
         raise BackendError(f"{name} cannot be loaded: {_first_line(error)}") from error
     info = ModelInfo(
         name=name,

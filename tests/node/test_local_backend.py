@@ -264,14 +264,6 @@ def test_overlapping_tokens_are_broken_too() -> None:
 # --- generating -------------------------------------------------------------------------------
 
 
-def short_winded(folder: Path, place: Path, reply: str = "") -> Path:
-    """A copy of the model whose every reply ends at once, or a card is added to it."""
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    model.save_pretrained(place)
-    make_tokenizer().save_pretrained(place)
-    return place
-
-
 async def test_cancelling_stops_the_work(backend: LocalBackend) -> None:
     pieces: list[str] = []
     with trio.CancelScope() as scope:
@@ -433,6 +425,11 @@ async def test_a_card_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / bundled.CARD).write_text(json.dumps({"judge": "letter"}))
     with pytest.raises(BackendError, match=r"swarmd\.json"):
         await LocalBackend.load(str(tmp_path))
+
+
+async def test_no_such_device(folder: Path) -> None:
+    with pytest.raises(BackendError, match="cannot be loaded"):
+        await LocalBackend.load(str(folder), device="abacus")
 
 
 async def test_weights_are_missing(tmp_path: Path) -> None:

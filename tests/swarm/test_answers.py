@@ -19,7 +19,7 @@ SAME = [
     ["-5", "−5", "–5", "-5.0", "-10/2", "$-5$"],
     ["1/2", "0.5", "2/4", "0.50", "1 / 2"],
     ["0", "-0", "0.0", "0/7"],
-    ["B", "b", "(B)", "B)", "B.", "(b)", "option B", "Choice (B)", "**B**", "Answer: B",
+    ["B", "b", "(B)", "B)", "B.", "(b)", "(B).", "B).", "option B", "Choice (B)", "**B**", "Answer: B",
      "The answer is (B).", r"\boxed{B}"],
     ["Paris", "paris", "PARIS.", "  Paris ", '"Paris"', "Paris!", "The answer is Paris.",
      "**Paris**", "‘Paris’"],

@@ -67,9 +67,7 @@ def test_nonsense_never_passes(name: str) -> None:
 @families
 def test_splits_share_no_operands(name: str) -> None:
     family = FAMILIES[name]
-    seen = {
-        split: {family.identity(task.key) for task in drawn(name, split)} for split in SPLITS
-    }
+    seen = {split: {family.identity(task.key) for task in drawn(name, split)} for split in SPLITS}
     assert not seen["train"] & seen["calib"]
     assert not seen["train"] & seen["test"]
     assert not seen["calib"] & seen["test"]

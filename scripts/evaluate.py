@@ -1,0 +1,253 @@
+"""The evaluation behind `scripts/evaluate`.
+
+Every question goes through the same path as a user's: `ask` on the control socket of a real
+daemon, a round among real processes, a receipt. The rules are then compared on the ballots in
+the receipts, so that they differ in nothing but the rule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from node.backends.bundled import bundled_names
+from node.local_swarm import LocalSwarm, Spec
+from protocol.errors import SwarmError
+from protocol.messages import MICRO
+from protocol.receipt import read
+from swarm.bradley_terry import Comparisons, fit
+from swarm.calibration.families import FAMILIES, Task, check, sample
+from swarm.consensus import Case, decide
+from swarm.replay import fold
+from swarm.seeded import Stream
+
+ROOT = Path(__file__).resolve().parent.parent / ".evaluation"
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One question, answered.
+
+    Attributes:
+        answers: by model.
+        right: chance that each rule is right: 0 or 1, or a share where a rule ties.
+    """
+
+    family: str
+    answers: Mapping[str, str]
+    right: Mapping[str, float]
+
+
+def main() -> int:
+    """Ask, measure, print."""
+    options = _options()
+    tasks = _tasks(options.questions, options.seed)
+    out: Path = options.out or ROOT / f"n{options.nodes}-seed{options.seed}.jsonl"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = _resume(out, tasks)
+    if len(done) < len(tasks):
+        try:
+            _ask(options.nodes, tasks, len(done), out)
+        except SwarmError as error:
+            print(f"evaluate: {error.user_text()}", file=sys.stderr)
+            return error.exit_code
+        done = _resume(out, tasks)
+    table = _table(done)
+    print(json.dumps(table) if options.json else _text(table, done))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/evaluate")
+    parser.add_argument("--questions", type=int, default=330, metavar="N", help="how many (330)")
+    parser.add_argument("--nodes", type=int, default=6, metavar="N", help="daemons (6)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the questions (1)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="answers so far, one a line")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_args()
+
+
+def _tasks(count: int, seed: int) -> list[Task]:
+    """Distinct held-out tasks, the families in turn."""
+    stream = Stream(f"evaluate {seed}".encode())
+    tasks: list[Task] = []
+    seen: set[tuple[object, ...]] = set()
+    names = tuple(FAMILIES)
+    while len(tasks) < count:
+        task = sample(stream, "test", names[len(tasks) % len(names)])
+        if (task.family, *task.key) not in seen:
+            seen.add((task.family, *task.key))
+            tasks.append(task)
+    return tasks
+
+
+def _resume(out: Path, tasks: Sequence[Task]) -> list[Measured]:
+    if not out.exists():
+        return []
+    done = []
+    for task, line in zip(tasks, out.read_text().splitlines(), strict=False):
+        row = json.loads(line)
+        if row["question"] != task.question:
+            raise SystemExit(f"{out} is of another evaluation; move it away or name another --out.")
+        done.append(Measured(row["family"], row["answers"], row["right"]))
+    return done
+
+
+def _ask(nodes: int, tasks: Sequence[Task], first: int, out: Path) -> None:
+    names = bundled_names()
+    specs = [
+        Spec(f"bundled:{names[index % len(names)]}", flags=("--device=cpu", "--threads=1"))
+        for index in range(nodes)
+    ]
+    with LocalSwarm(specs, ROOT / f"nodes{nodes}") as swarm, out.open("a") as lines:
+        swarm.start(lambda text: print(f"starting: {text}", file=sys.stderr))
+        asker = swarm.members[0].client
+        began = time.monotonic()
+        for index in range(first, len(tasks)):
+            task = tasks[index]
+            call = {"question": task.question, "timeout_s": TIMEOUT_S, "min_answers": nodes}
+            result = asker.call("ask", call, silence_s=2 * TIMEOUT_S)
+            if result["missing"]:
+                raise SystemExit(f"question {index}: {result['missing']}")
+            row = _measure(task, result)
+            lines.write(json.dumps(row) + "\n")
+            lines.flush()
+            _progress(index + 1, first, len(tasks), time.monotonic() - began)
+
+
+def _progress(count: int, first: int, total: int, seconds: float) -> None:
+    left = seconds / (count - first) * (total - count)
+    end = "" if sys.stderr.isatty() and count < total else "\n"
+    if end == "" or count % 20 == 0 or count == total:
+        start = "\r\x1b[2K" if sys.stderr.isatty() else ""
+        print(f"{start}{count}/{total}, {left:.0f} s left", end=end, file=sys.stderr, flush=True)
+
+
+# --- one question -----------------------------------------------------------------------------
+
+
+def _measure(task: Task, result: Mapping[str, Any]) -> dict[str, Any]:
+    answers = {row["model"]: row["answer"] for row in result["answers"]}
+    right: dict[str, float] = {
+        f"single {model}": float(check(task, answer)) for model, answer in answers.items()
+    }
+    file, core, opening = read(Path(result["receipt"]).read_bytes())
+    if opening is None or core.judging is None:
+        raise SystemExit(f"the round of {task.question!r} was not judged: {result['outcome']}")
+    again = fold(core, opening, file.core.signer)
+    if again.opened is None:
+        raise SystemExit("a receipt without answers")
+    classes = [float(check(task, text)) for text in again.opened.answers]
+    case = again.case()
+    for name, rule in RULES.items():
+        right[name] = _chance(rule(case), classes)
+    right["any model right"] = max(classes)
+    shown = result["answer"]
+    if right["consensus"] != float(shown is not None and check(task, shown)):
+        raise SystemExit("the daemon's answer is not what its receipt gives")
+    return {
+        "question": task.question,
+        "truth": task.answer,
+        "family": task.family,
+        "answers": answers,
+        "right": right,
+        "seconds": result["timing"]["total_ms"] / 1000,
+    }
+
+
+def _chance(scores: Sequence[float], right: Sequence[float]) -> float:
+    """Chance that the best-scored class is right, equals drawn by lot."""
+    best = max(scores)
+    if math.isnan(best):
+        return 0.0
+    winners = [right[index] for index, score in enumerate(scores) if score >= best - 1e-9]
+    return sum(winners) / len(winners)
+
+
+def _plurality(case: Case) -> list[float]:
+    return [float(len(members)) for members in case.classes]
+
+
+def _uniform(case: Case, hard: bool) -> list[float]:
+    """Plain Bradley–Terry: every judge the same weight, no own-answer term."""
+    rows = []
+    for vote in case.votes:
+        if vote.row.p is not None:
+            p = vote.row.p / MICRO
+            won = (1.0 if p > 0.5 else 0.0 if p < 0.5 else 0.5) if hard else p
+            rows.append((vote.row.first, vote.row.second, 0.0, won, 0.5))
+    return [float(one) for one in fit(len(case.classes), Comparisons.of(rows)).strengths]
+
+
+def _consensus(case: Case) -> list[float]:
+    """The shipped rule; where it finds no consensus it is wrong, not drawn by lot."""
+    result = decide(case)
+    if result.outcome != "answer":
+        return [math.nan] * len(case.classes)
+    return [float(index == result.winner) for index in range(len(case.classes))]
+
+
+RULES: Mapping[str, Callable[[Case], Sequence[float]]] = {
+    "plurality": _plurality,
+    "uniform Bradley-Terry, hard": lambda case: _uniform(case, hard=True),
+    "uniform Bradley-Terry, soft": lambda case: _uniform(case, hard=False),
+    "consensus": _consensus,
+}
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def _table(done: Sequence[Measured]) -> dict[str, Any]:
+    singles = [name for name in done[0].right if name.startswith("single ")]
+    best = max(singles, key=lambda name: statistics.fmean(one.right[name] for one in done))
+    rows = {name: _accuracy([one.right[name] for one in done]) for name in done[0].right}
+    rows = {"best single model": rows[best] | {"model": best.removeprefix("single ")}} | rows
+    gain = [one.right["consensus"] - one.right["plurality"] for one in done]
+    return {
+        "questions": len(done),
+        "families": dict(Counter(one.family for one in done)),
+        "rules": rows,
+        "consensus_minus_plurality": _accuracy(gain),
+    }
+
+
+def _accuracy(values: Sequence[float]) -> dict[str, float]:
+    """Mean and the half-width of its 95 % interval."""
+    spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return {"accuracy": statistics.fmean(values), "ci95": 1.96 * spread}
+
+
+def _text(table: Mapping[str, Any], done: Sequence[Measured]) -> str:
+    families = sorted(table["families"])
+    head = f"{table['questions']} held-out questions through real daemons, % right (± 95 %)"
+    lines = [head, " " * 46 + " ".join(f"{name[:6]:>6}" for name in families)]
+    for name, row in table["rules"].items():
+        shown = f"{name} ({row['model']})" if "model" in row else name
+        key = f"single {row['model']}" if "model" in row else name
+        cells = []
+        for family in families:
+            values = [one.right[key] for one in done if one.family == family]
+            cells.append(f"{100 * statistics.fmean(values):6.0f}")
+        cell = f"{100 * row['accuracy']:5.1f} ±{100 * row['ci95']:4.1f}"
+        lines.append(f"{shown[:33]:33} {cell:>11} " + " ".join(cells))
+    gain = table["consensus_minus_plurality"]
+    lines.append(
+        f"consensus minus plurality, paired: {100 * gain['accuracy']:+.1f} ± "
+        f"{100 * gain['ci95']:.1f}"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
