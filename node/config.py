@@ -97,6 +97,11 @@ def _not_empty(value: str) -> None:
         raise _Invalid("given")
 
 
+def _path(value: str) -> None:
+    if "\0" in value:
+        raise _Invalid("a path, which holds no NUL character")
+
+
 _ADDRESS: Final = re.compile(
     r"/(ip4/(?P<ip4>[0-9.]+)|ip6/(?P<ip6>[0-9A-Fa-f:.]+)|dns[46]?/[A-Za-z0-9._-]{1,253})"
     r"/tcp/(?P<port>[0-9]{1,5})(/p2p/(?P<peer>[A-Za-z0-9]+))?"
@@ -141,9 +146,9 @@ def _bootstrap(values: tuple[str, ...]) -> None:
 
 
 KEYS: Final[tuple[Key, ...]] = (
-    Key("data_dir", "path", "", "directory of the key, the database and the receipts"),
-    Key("socket", "path", "swarmd.sock", "control socket, by default in the data directory"),
-    Key("passphrase_file", "path", "", "file whose first line opens the key"),
+    Key("data_dir", "path", "", "directory of the key, the database and the receipts", _path),
+    Key("socket", "path", "swarmd.sock", "control socket, by default in the data directory", _path),
+    Key("passphrase_file", "path", "", "file whose first line opens the key", _path),
     Key("listen", "list", ("/ip4/0.0.0.0/tcp/4747",), "multiaddr to listen on", _listen),
     Key("bootstrap", "list", (), "multiaddr of a peer to connect to first", _bootstrap),
     Key("swarm", "text", "public", "name of the swarm; peers of another are refused", _name),

@@ -178,16 +178,16 @@ def _check(settings: Config) -> None:
         print(f"{name:16} {value!s:40} {source}")
 
 
-def _start(settings: Config) -> None:
+def _start(settings: Config, make_mesh: MakeMesh) -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
-    trio.run(run, settings, sys.stdout)
+    trio.run(run, settings, sys.stdout, make_mesh)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, make_mesh: MakeMesh = libp2p_mesh) -> int:
     """The ``swarmd`` command. Returns its exit code; see ``protocol.errors``."""
     options = _parser().parse_args(arguments)
     code = EXIT_ANSWER
@@ -196,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.check:
             _check(settings)
         else:
-            _start(settings)
+            _start(settings, make_mesh)
     except* SwarmError as errors:
         error = _first(errors)
         print(f"swarmd: {error.user_text()}", file=sys.stderr)

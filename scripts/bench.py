@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,8 @@ def _fits(options: argparse.Namespace) -> list[dict[str, Any]]:
     table = []
     for classes, judges in ((3, 3), (5, 5), (9, 9), (35, 35)):
         data, plain = _comparisons(classes, judges)
-        ours = _best(lambda n=classes, d=data: fit(n, d))
-        theirs = _best(lambda n=classes, p=plain: choix.ilsr_pairwise(n, p, alpha=0.01))
+        ours = _best(partial(fit, classes, data))
+        theirs = _best(partial(choix.ilsr_pairwise, classes, plain, alpha=0.01))
         row = {
             "classes": classes,
             "comparisons": len(data),

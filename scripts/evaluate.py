@@ -211,8 +211,10 @@ RULES: Mapping[str, Callable[[Case], Sequence[float]]] = {
 def _table(done: Sequence[Measured]) -> dict[str, Any]:
     singles = [name for name in done[0].right if name.startswith("single ")]
     best = max(singles, key=lambda name: statistics.fmean(one.right[name] for one in done))
-    rows = {name: _accuracy([one.right[name] for one in done]) for name in done[0].right}
-    rows = {"best single model": rows[best] | {"model": best.removeprefix("single ")}} | rows
+    rows: dict[str, dict[str, Any]] = {
+        name: _accuracy([one.right[name] for one in done]) for name in done[0].right
+    }
+    rows = {"best single model": {**rows[best], "model": best.removeprefix("single ")}, **rows}
     gain = [one.right["consensus"] - one.right["plurality"] for one in done]
     return {
         "questions": len(done),
@@ -222,7 +224,7 @@ def _table(done: Sequence[Measured]) -> dict[str, Any]:
     }
 
 
-def _accuracy(values: Sequence[float]) -> dict[str, float]:
+def _accuracy(values: Sequence[float]) -> dict[str, Any]:
     """Mean and the half-width of its 95 % interval."""
     spread = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return {"accuracy": statistics.fmean(values), "ci95": 1.96 * spread}

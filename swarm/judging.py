@@ -34,7 +34,7 @@ def prefix(question: str, answers: Sequence[str], nonce: str) -> str:
 
 
 def _fenced(name: str, text: str, nonce: str) -> str:
-    clean = text.replace(nonce, "")
+    clean = text.replace(nonce, "…")  # put in its place, lest its halves close up to it
     quoted = "\n".join(_QUOTE + line for line in clean.splitlines() or [""])
     return f"<<< {name} {nonce}\n{quoted}\n>>> {name} {nonce}"
 

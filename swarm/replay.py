@@ -104,9 +104,8 @@ def _apply(again: Round, entry: Entry) -> None:
                 raise ReceiptError(f"The journal holds a bad message: {error}") from error
         case Broke():
             again.broke(entry.peer, entry.kind, entry.detail, now)
-        case Expired():
-            due = again.timer_at()
-            again.on_timer(now if due is None else max(now, due))
+        case Expired() if again.timer_at() is not None:
+            again.expire(now)
         case Cancelled():
             again.cancel(now)
 

@@ -189,9 +189,12 @@ class Round:
 
     def on_timer(self, now: float) -> None:
         """The deadline of :meth:`timer_at` has come; earlier calls change nothing."""
+        if self.state is not State.DONE and now >= self._deadline:
+            self.expire(now)
+
+    def expire(self, now: float) -> None:
+        """The phase is out of time: name who is missing and go on without them."""
         self._now = now
-        if self.state is State.DONE or now < self._deadline:
-            return
         self._journal.append(Expired(self._at()))
         for seat in self._awaited():
             self._fault(seat, MISSING[self.state], self.state, "nothing came in time")
@@ -483,7 +486,7 @@ class Round:
         return self._waves[-1].close.digest if self._waves else ZERO_DIGEST
 
     def _at(self) -> int:
-        return max(0, int(1000 * (self._now - self._began)))
+        return max(0, round(1000 * (self._now - self._began)))
 
     # --- faults and reports -----------------------------------------------------------------------
 

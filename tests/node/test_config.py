@@ -158,6 +158,7 @@ def test_paths_are_relative_to_where_they_are_said(
         ("log_level = 'loud'", "log_level must be one of"),
         ("model = ''", "model must be given"),
         ("data_dir = ''", "data_dir must be a path"),
+        ('socket = "a\\u0000b"', "no NUL"),
         ("data_dir = 3", "data_dir must be a path, not int"),
         ("= 1", "is not TOML"),
         ("a = " + "[" * 5000, "is not TOML"),

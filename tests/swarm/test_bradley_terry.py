@@ -82,12 +82,10 @@ def test_it_is_the_posterior_mode(seed: int) -> None:
 
 
 def test_choix_agrees_where_the_models_meet() -> None:
-    """choix knows neither position nor own-answer terms, and only hard, unweighted outcomes.
+    """choix has no priors here, no position or own-answer terms, and takes hard outcomes only.
 
-    Both orders of each verdict and h pinned to its mean would still leave h in the logit, so the
-    models meet where every comparison is a tie in expectation of h: each pair won once more in
-    the other order pulls h to 0 only without its prior. What is comparable is the order of the
-    strengths on such balanced data, and its agreement grows with the data.
+    So it is an oracle where none of these matter: many outcomes, in random order, of judges
+    without answers of their own. Then the data outvote our priors and the two fits meet.
     """
     rng = np.random.default_rng(4)
     truth = np.array([1.5, 0.7, 0.0, -0.6, -1.6])
