@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import resource
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import choix
 import numpy as np
+import trio
 
 from node.local_swarm import LocalSwarm, Spec
 from swarm.bradley_terry import Comparisons, fit
@@ -35,6 +38,14 @@ def main() -> int:
     fits = commands.add_parser("fit", help="one Bradley-Terry fit, beside choix")
     fits.add_argument("--json", action="store_true")
     fits.set_defaults(run=_fits)
+    model = commands.add_parser("model", help="tokens and verdicts a second of one model")
+    model.add_argument("model", nargs="?", default="bundled:general", metavar="MODEL")
+    model.add_argument("--device", default="auto")
+    model.add_argument("--tokens", type=int, default=128, metavar="N")
+    model.add_argument("--answers", type=int, default=6, metavar="K", help="to judge (6)")
+    model.add_argument("--words", type=int, default=1, metavar="W", help="in each answer (1)")
+    model.add_argument("--json", action="store_true")
+    model.set_defaults(run=_model)
     options = parser.parse_args()
     table = options.run(options)
     if options.json:
@@ -109,10 +120,81 @@ def _print_row(row: dict[str, Any], header: bool) -> None:
     print(f"{row['nodes']:5}  " + "  ".join(f"{cell:>15}" for cell in cells), flush=True)
 
 
+# --- models -----------------------------------------------------------------------------------
+
+
+def _model(options: argparse.Namespace) -> dict[str, Any]:
+    row: dict[str, Any] = trio.run(_measure_model, options)
+    if not options.json:
+        for name, value in row.items():
+            print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+    return row
+
+
+async def _measure_model(options: argparse.Namespace) -> dict[str, Any]:
+    from node.backends.base import GenerateRequest, JudgeRequest
+    from node.backends.local import LocalBackend
+    from protocol.errors import BackendError
+
+    began = time.perf_counter()
+    backend = await LocalBackend.load(options.model, device=options.device)
+    loaded = time.perf_counter() - began
+    request = GenerateRequest(QUESTION, options.tokens, 1 << 14, 0)
+    for _ in range(2):  # the first warms up
+        began = time.perf_counter()
+        try:
+            tokens = (await backend.generate(request, lambda text: None)).tokens
+        except BackendError:
+            tokens = options.tokens  # it was cut there: no answer to a round, but as many tokens
+        generating = time.perf_counter() - began
+
+    answers = tuple(" ".join([str(42 + index)] * options.words) for index in range(options.answers))
+    pairs = tuple(itertools.permutations(range(options.answers), 2))
+    whole = JudgeRequest(QUESTION, answers, pairs, "0123456789abcdef")
+    await backend.judge(whole)
+    began = time.perf_counter()
+    together = await backend.judge(whole)
+    batched = time.perf_counter() - began
+    began = time.perf_counter()
+    apart = [(await backend.judge(replace(whole, pairs=(pair,))))[0] for pair in pairs]
+    singly = time.perf_counter() - began
+    gaps = [
+        abs(a - b) for a, b in zip(together, apart, strict=True) if a is not None and b is not None
+    ]
+    info = backend.describe()
+    await backend.aclose()
+    return {
+        "model": info.name,
+        "device": info.device,
+        "parameters": info.parameters,
+        "load_s": loaded,
+        "tokens": tokens,
+        "tokens_per_s": tokens / generating,
+        "verdicts": len(pairs),
+        "abstentions": sum(verdict is None for verdict in together),
+        "verdicts_per_s": len(pairs) / batched,
+        "verdicts_per_s_one_by_one": len(pairs) / singly,
+        "batching_ratio": singly / batched,
+        "largest_difference": max(gaps, default=float("nan")),
+        "peak_memory_mib": _peak_memory(),
+    }
+
+
+def _peak_memory() -> float:
+    """Of the accelerator where there is one, else of this process; in MiB."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
 # --- fits -------------------------------------------------------------------------------------
 
 
 def _fits(options: argparse.Namespace) -> list[dict[str, Any]]:
+    import choix  # the tests' dependency, which the other benchmarks do without
+
     table = []
     for classes, judges in ((3, 3), (5, 5), (9, 9), (35, 35)):
         data, plain = _comparisons(classes, judges)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from transformers import DynamicCache, StoppingCriteria
+from transformers import DynamicCache
 
 from node.backends import prompting
 from node.backends.base import Verdict
+from node.backends.watch import Alive, Watch
 from protocol.errors import BackendError
 from swarm import judging
 
@@ -30,9 +31,9 @@ _WORK_TOKENS = 96
 _WORKS = 64
 """Questions whose work is kept."""
 
+_TOKEN_CHARACTERS = 32
+"""A text with more characters than this for each token of the context is not worth tokenizing."""
 _ENDLESS = 1 << 62
-
-Alive = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +59,6 @@ class Written:
     text: str
     tokens: int
     finished: bool
-
-
-class _Watch(StoppingCriteria):  # type: ignore[misc]
-    """Called after each token: passes new text on, and stops the work where it must."""
-
-    def __init__(
-        self, tokenizer: Any, start: int, max_bytes: int, alive: Alive, emit: Callable[[str], None]
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._done, self._shown = start, start
-        self._max_bytes = max_bytes
-        self._alive = alive
-        self._emit = emit
-        self._bytes = 0
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        self._alive()
-        self.show(input_ids[0])
-        stop = self._bytes > self._max_bytes
-        return torch.full((input_ids.shape[0],), stop, device=input_ids.device)
-
-    def show(self, ids: torch.Tensor, last: bool = False) -> None:
-        """Emit what the tokens after those already shown add to the text."""
-        # A token's text may depend on the one before it, and may be part of a character.
-        before = self._decode(ids[self._done : self._shown])
-        text = self._decode(ids[self._done :])
-        if len(text) <= len(before) or (text.endswith("\ufffd") and not last):
-            return
-        self._done, self._shown = self._shown, len(ids)
-        piece = text[len(before) :]
-        self._bytes += len(piece.encode())
-        self._emit(piece)
-
-    def _decode(self, ids: torch.Tensor) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
 
 class CausalModel:
@@ -165,7 +131,7 @@ class CausalModel:
                 "ask a shorter one"
             )
         bound = max_bytes if self._style.answer_after == "" else _ENDLESS
-        watch = _Watch(self._tokenizer, len(prompt), bound, alive, emit)
+        watch = Watch(self._tokenizer, len(prompt), bound, alive, emit)
         ids = torch.tensor([prompt], device=self._model.device)
         # Seeding is global to torch; only one thread at a time works with the model.
         torch.manual_seed(seed % (1 << 63))
@@ -310,15 +276,22 @@ class CausalModel:
             shown = sorted(readable)
             number = {index: place for place, index in enumerate(shown)}
             prefix = judging.prefix(clean_question, [clean[index] for index in shown], nonce)
-            rows = {
-                place: self._prompt(prefix + judging.suffix(number[first], number[second]))
+            places = [
+                place
                 for place, (first, second) in enumerate(pairs)
                 if first in number and second in number
-            }
-            if not rows:
-                break
-            if max(map(len, rows.values())) < self.context:
-                return list(rows), list(rows.values())
+            ]
+            rows: list[list[int]] = []
+            if len(prefix) <= _TOKEN_CHARACTERS * self.context:
+                for place in places:
+                    first, second = pairs[place]
+                    rows.append(
+                        self._prompt(prefix + judging.suffix(number[first], number[second]))
+                    )
+                    if len(rows[-1]) >= self.context:
+                        break
+                else:
+                    return places, rows
             readable.pop()
         return [], []
 

@@ -20,11 +20,13 @@ import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key
 from libp2p.io.trio import TrioTCPStream
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
+from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
@@ -43,7 +45,7 @@ UPGRADE_LIMIT_S: Final = 8.0
 IDLE_LIMIT_S: Final = 20.0
 """How long an inbound connection may stand without becoming a link."""
 WRITE_LIMIT_S: Final = 20.0
-"""One muxer frame (32 KiB at most) on the socket; a slower peer is cut off."""
+"""One muxer frame (64 KiB at most) on the socket; a slower peer is cut off."""
 STALL_LIMIT_S: Final = 60.0
 """How long a peer may take nothing from a stream that has something for it."""
 KEEPALIVE_EVERY_S: Final = 10.0
@@ -56,10 +58,9 @@ CONNECTION_BUFFER: Final = 2 << 20
 STREAMS_PER_CONNECTION: Final = 16
 SOCKET_READ: Final = 64 << 10
 """Bytes asked of a socket at once."""
-CHUNK: Final = (32 << 10) - yamux.HEADER_SIZE
-"""Payload of one muxer frame. With its header it fits one Noise record (65519 bytes), and it takes
-few enough TCP segments that the library's reader, which gives up on a record after 100 partial
-reads, gets it over any path."""
+CHUNK: Final = MAX_PLAINTEXT_LENGTH - yamux.HEADER_SIZE
+"""Payload of one muxer frame: with its header it fills one Noise record. The original spills 17
+bytes into a second one."""
 
 log = logging.getLogger(__name__)
 
@@ -287,7 +288,7 @@ class Network(Swarm):  # type: ignore[misc]
     async def accept(self, socket: trio.SocketStream) -> None:
         """Serve one inbound TCP connection until it ends. Raises nothing but cancellation."""
         try:
-            await self._handle_inbound_connection(BoundedTCPStream(socket), None)
+            await self._handle_inbound_connection(BufferedTCPStream(socket), None)
         except Exception as error:
             log.debug("inbound connection failed: %r", error)
         finally:
@@ -313,19 +314,43 @@ class Network(Swarm):  # type: ignore[misc]
         await self._notify("disconnected", conn)
 
 
-class BoundedTCPStream(TrioTCPStream):  # type: ignore[misc]
-    """A TCP stream that allocates no more than it can read.
+class NoAutoConnector(AutoConnector):  # type: ignore[misc]
+    """Dials nobody; the original fills up to half the connections from whoever it heard of."""
 
-    Before the handshake a stranger's varint says how many bytes are asked of the socket.
+    async def maybe_connect(self) -> None:
+        """Do nothing."""
+
+
+class BufferedTCPStream(TrioTCPStream):  # type: ignore[misc]
+    """A TCP stream read in large steps, none larger than we choose.
+
+    The original asks the socket for as many bytes as a stranger's varint says, before any
+    handshake; it makes two system calls for each Noise record; and its callers give up on a record
+    that came in more than a hundred pieces, as over a path with small segments.
     """
 
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        self._buffer = bytearray()
+
     async def read(self, n: int | None = None) -> bytes:
-        """Up to ``n`` bytes, ``b""`` at the end."""
-        data: bytes = await super().read(SOCKET_READ if n is None else min(n, SOCKET_READ))
-        return data
+        """Exactly ``n`` bytes, or ``SOCKET_READ`` of them if ``n`` is larger; fewer at the end.
+
+        Without ``n``: what there is.
+        """
+        enough = 1 if n is None else min(n, SOCKET_READ)
+        while len(self._buffer) < enough:
+            data = await super().read(SOCKET_READ)
+            if not data:
+                break
+            self._buffer += data
+        size = len(self._buffer) if n is None else enough
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken
 
 
-class BoundedTCP(TCP):  # type: ignore[misc]
+class OutboundTCP(TCP):  # type: ignore[misc]
     """The TCP transport, for dialling; we listen by ourselves.
 
     The library's listener shares its port with any process that asks (SO_REUSEPORT), so that a
@@ -336,7 +361,7 @@ class BoundedTCP(TCP):  # type: ignore[misc]
     async def dial(self, maddr: Any) -> Any:
         """Connect to ``maddr``."""
         raw = await super().dial(maddr)
-        raw.stream = BoundedTCPStream(raw.stream.stream)
+        raw.stream = BufferedTCPStream(raw.stream.stream)
         return raw
 
 
@@ -380,11 +405,13 @@ def build_network(key_seed: bytes) -> Network:
         inbound_upgrade_timeout=UPGRADE_LIMIT_S,
         outbound_upgrade_timeout=UPGRADE_LIMIT_S,
     )
-    return Network(
+    network = Network(
         own_id,
         peerstore,
         upgrader,
-        transports=[BoundedTCP()],
+        transports=[OutboundTCP()],
         retry_config=RetryConfig(max_retries=0),
         connection_config=config,
     )
+    network.auto_connector = NoAutoConnector(network)
+    return network

@@ -93,8 +93,7 @@ class LinkTable:
             log.debug("%s went away while greeting: %s", address, error)
             return False
         finally:
-            if peer is not None and self._admitted.get(peer) is wire:
-                del self._admitted[peer]
+            self._release(peer, wire)
             with shielded(CLOSE_LIMIT_S):
                 await self._close(wire)
         return True
@@ -132,6 +131,7 @@ class LinkTable:
             old.close("the peer connected anew")
             await old.gone.wait()
         live = self._links[peer] = LiveLink(link, wire, decoder, self._inbox, hello.session)
+        self._release(peer, wire)
         wire.keep()
         self._inbox.put(peer, PeerUp(link))
         reason, fault = "this node stopped", None
@@ -143,6 +143,11 @@ class LinkTable:
             if fault is not None:
                 self._refuse(peer, link.address, fault.code, str(fault))
             live.gone.set()
+
+    def _release(self, peer: PeerId | None, wire: Wire) -> None:
+        """Forget that ``wire`` was about to become a link."""
+        if peer is not None and self._admitted.get(peer) is wire:
+            del self._admitted[peer]
 
     def _refuse(self, peer: PeerId | None, address: str, code: str, reason: str) -> None:
         self._inbox.refuse(Refused(peer, address, code, reason))

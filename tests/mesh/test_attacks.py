@@ -12,6 +12,7 @@ import trio
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.secp256k1 import create_new_key_pair as create_new_secp256k1
 from libp2p.peer.id import ID
+from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.security.insecure import transport as plaintext
@@ -27,7 +28,7 @@ from node.mesh.host import Libp2pMesh, Libp2pWire
 from protocol import limits
 from protocol.frames import FrameDecoder, Goodbye, Hello, decode_greeting, encode_frame
 from protocol.frames import encode_greeting as greeting
-from protocol.ids import parse_peer
+from protocol.ids import parse_peer, peer_text
 from tests.mesh.worlds import LIMIT_S, eventually, key_seed, until
 
 HELLO = Hello(1, 1, "test", "evil", bytes(16))
@@ -49,9 +50,11 @@ def port_of(mesh: Libp2pMesh) -> int:
 
 
 @contextlib.asynccontextmanager
-async def attacker(network: Network | None = None) -> AsyncIterator[Network]:
+async def attacker(
+    network: Network | None = None, name: str = "attacker"
+) -> AsyncIterator[Network]:
     """A libp2p node that does what the test says."""
-    network = network or build_network(key_seed("attacker"))
+    network = network or build_network(key_seed(name))
     async with background_trio_service(network):
         try:
             yield network
@@ -138,22 +141,27 @@ async def test_garbage_on_the_port(victim: Libp2pMesh, knock: bytes) -> None:
         await client.aclose()
 
 
-async def test_plaintext_is_not_spoken(victim: Libp2pMesh, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With plaintext anyone is whom he says he is; the attacker knows a friend's public key."""
-    friend = build_network(key_seed("friend")).peerstore
-    friend_key = friend.pubkey(next(iter(friend.peer_ids())))
+class LyingKey:
+    """All that an attacker needs of a private key, where plaintext is spoken: the public one."""
+
+    def __init__(self, public: Any) -> None:
+        self.public = public
+
+    def get_public_key(self) -> Any:
+        return self.public
+
+
+async def test_nobody_can_claim_a_friends_id_in_plaintext(victim: Libp2pMesh) -> None:
+    friend = build_network(key_seed("friend"))
+    public = friend.peerstore.pubkey(friend.get_peer_id())
     network = build_network(key_seed("attacker"))
-    own_key = network.peerstore.privkey(network.get_peer_id())
-    make = plaintext.make_exchange_message
-    monkeypatch.setattr(plaintext, "make_exchange_message", lambda key: make(friend_key))
-    insecure = plaintext.InsecureTransport(KeyPair(own_key, friend_key))
-    upgrader = TransportUpgrader({plaintext.PLAINTEXT_PROTOCOL_ID: insecure}, {})
-    upgrader.muxer_multistream = network.upgrader.muxer_multistream
-    network.upgrader = upgrader
+    insecure = plaintext.InsecureTransport(KeyPair(LyingKey(public), public))
+    muxers = network.upgrader.muxer_multistream
+    network.upgrader = TransportUpgrader({plaintext.PLAINTEXT_PROTOCOL_ID: insecure}, {})
+    network.upgrader.muxer_multistream = muxers
     async with attacker(network):
-        with pytest.raises(Exception, match="upgrade security"):
+        with pytest.raises(Exception, match="failed to negotiate the secure protocol"):
             await connect(network, victim)
-    assert len(victim.links()) == 1
     await assert_alive(victim)
 
 
@@ -167,8 +175,7 @@ async def test_a_silent_listener_costs_a_bounded_time(monkeypatch: pytest.Monkey
         accepted.set()
         await trio.sleep_forever()
 
-    silent = victim_address = mesh_of("silent")
-    address = f"/ip4/127.0.0.1/tcp/{port}/p2p/{silent._network.get_peer_id()}"
+    address = f"/ip4/127.0.0.1/tcp/{port}/p2p/{peer_text(mesh_of('silent').peer_id)}"
     mesh = mesh_of("mesh", address)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, hold, [listener])
@@ -179,7 +186,6 @@ async def test_a_silent_listener_costs_a_bounded_time(monkeypatch: pytest.Monkey
                 await eventually(lambda: mesh._dials.borrowed_tokens == 0)
             await assert_alive(mesh)
         nursery.cancel_scope.cancel()
-    assert victim_address.links()[0].path == "self"
 
 
 async def test_inbound_slots_are_freed(victim: Libp2pMesh) -> None:
@@ -339,7 +345,10 @@ async def test_a_peer_that_ignores_its_window_is_cut_off(victim: Libp2pMesh) -> 
     await assert_alive(victim)
 
 
-async def test_too_many_streams_end_the_connection(victim: Libp2pMesh) -> None:
+async def test_too_many_streams_end_the_connection(
+    victim: Libp2pMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harden, "IDLE_LIMIT_S", 3600)
     async with attacker() as network:
         connection = await connect(network, victim)
         with trio.fail_after(LIMIT_S), contextlib.suppress(Exception):
@@ -353,26 +362,51 @@ async def test_too_many_streams_end_the_connection(victim: Libp2pMesh) -> None:
 async def test_the_number_of_links_is_bounded(
     victim: Libp2pMesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PEERS", 1)
-    async with attacker() as network:
+    monkeypatch.setattr(limits, "PEERS", 2)
+    async with attacker() as network, attacker(name="another") as another:
         await greeted(network, victim)
+        await greeted(another, victim)
         late = mesh_of("late", *victim.addresses())
         async with late.running():
             assert (await until(late, Refused)).code == "crowded"
             assert (await until(victim, Refused)).code == "crowded"
 
 
+def names(mesh: Libp2pMesh) -> dict[str, str]:
+    """Of an attacker with a smaller, and of one with a larger key than ``mesh`` has."""
+    found: dict[str, str] = {}
+    for number in range(100):
+        name = f"attacker {number}"
+        found["larger" if mesh.peer_id < mesh_of(name).peer_id else "smaller"] = name
+    return found
+
+
 async def test_a_restarted_peer_replaces_its_old_connection(victim: Libp2pMesh) -> None:
-    """The old process died without a word, as when its machine loses power."""
-    async with attacker() as network:
-        await greeted(network, victim)
+    """Its old process died without a word, as when a machine loses power."""
+    async with attacker(name=names(victim)["larger"]) as network:
+        old = await greeted(network, victim)
         again = await open_wire(await connect(network, victim))
         await again.write(greeting(Hello(1, 1, "test", "evil", b"another session!")))
-        if victim.peer_id < parse_peer(str(network.get_peer_id())):
-            assert "anew" in (await until(victim, PeerDown)).reason
-            await until(victim, PeerUp)
-            await again.write(encode_frame(b"back"))
-            assert (await until(victim, Received)).payload == b"back"
+        assert "anew" in (await until(victim, PeerDown)).reason
+        await until(victim, PeerUp)
+        await again.write(encode_frame(b"back"))
+        assert (await until(victim, Received)).payload == b"back"
+        await assert_cut(old)
+
+
+async def test_a_second_connection_is_refused(victim: Libp2pMesh) -> None:
+    for name in names(victim).values():
+        async with attacker(name=name) as network:
+            wire = await greeted(network, victim)
+            second = await open_wire(await connect(network, victim))
+            await second.write(greeting(HELLO))
+            answer = await first_frame(second)
+            assert isinstance(answer, Goodbye)
+            assert answer.code == "duplicate"
+            await assert_cut(second)
+            await wire.write(encode_frame(b"the first still stands"))
+            assert (await until(victim, Received)).payload == b"the first still stands"
+        await until(victim, PeerDown)
 
 
 # --- faults of our own --------------------------------------------------------------------------
@@ -381,16 +415,21 @@ async def test_a_restarted_peer_replaces_its_old_connection(victim: Libp2pMesh) 
 async def test_a_raising_handler_hurts_nobody_else(
     victim: Libp2pMesh, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with attacker() as network:
+    bystander = mesh_of("bystander", *victim.addresses())
+    async with attacker() as network, bystander.running():
+        await until(victim, PeerUp)
         with monkeypatch.context() as patch:
 
             async def fail(wire: Any, address: str) -> bool:
                 raise ValueError("a bug")
 
             patch.setattr(victim._table, "serve", fail)
-            await assert_cut(await open_wire(await connect(network, victim)))
-    assert "a bug" in caplog.text
-    await assert_alive(victim)
+            with contextlib.suppress(MultiselectClientError):
+                await assert_cut(await open_wire(await connect(network, victim)))
+        assert "a bug" in caplog.text
+        bystander.send(victim.peer_id, b"did anything happen?")
+        assert isinstance(await victim.next_event(), Received)
+    assert "rebuilt" not in caplog.text
 
 
 async def test_a_host_that_fails_is_built_anew(

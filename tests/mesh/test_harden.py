@@ -116,7 +116,8 @@ async def test_a_peer_that_answers_no_ping_is_cut_off(
     socket: Socket, muxer: Muxer, autojump_clock: MockClock
 ) -> None:
     started = trio.current_time()
-    await muxer.start()
+    with trio.fail_after(100):
+        await muxer.start()
     limit = harden.KEEPALIVE_EVERY_S + harden.PONG_LIMIT_S
     assert trio.current_time() - started == pytest.approx(limit)
     assert muxer.is_closed
@@ -174,3 +175,31 @@ async def test_a_peer_beyond_its_window_is_not_buffered(muxer: Muxer) -> None:
     muxer.stream_buffers[stream.stream_id] += bytes(harden.CONNECTION_BUFFER - 10)
     with pytest.raises(harden.ReceiveOverrunError):
         await muxer._read_data_body(11)
+
+
+class Trickle:
+    """A socket that gives one byte at a time, and notes how many it was asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.most: set[int | None] = set()
+
+    async def receive_some(self, most: int | None) -> bytes:
+        self.most.add(most)
+        first, self.data = self.data[:1], self.data[1:]
+        return first
+
+
+async def test_a_stranger_cannot_make_us_allocate() -> None:
+    for asked in (1 << 40, None, 2):
+        socket = Trickle(b"abc")
+        await harden.BufferedTCPStream(socket).read(asked)
+        assert socket.most == {harden.SOCKET_READ}
+
+
+async def test_a_record_may_come_in_any_number_of_pieces() -> None:
+    stream = harden.BufferedTCPStream(Trickle(bytes(range(250)) + b"end"))
+    assert await stream.read(250) == bytes(range(250))
+    assert await stream.read() == b"e"
+    assert await stream.read(10) == b"nd"
+    assert await stream.read(10) == b""

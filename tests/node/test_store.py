@@ -119,9 +119,7 @@ async def test_an_id_is_given_once(tmp_path: Path) -> None:
         await accepted(store, SECOND)  # the failed transaction has ended
 
 
-async def test_open_questions_are_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_open_questions_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "ASKS_QUEUED", 2)
     async with Store.open(tmp_path, Clock()) as store:
         await accepted(store, "a", "b")

@@ -115,9 +115,7 @@ def test_params_are_typed(line: bytes, kind: msgspec.Struct) -> None:
         ),
     ],
 )
-def test_what_is_no_call_is_refused_with_its_code(
-    line: bytes, code: int, call_id: object
-) -> None:
+def test_what_is_no_call_is_refused_with_its_code(line: bytes, code: int, call_id: object) -> None:
     error = refusal(line)
     assert (error.rpc_code, error.call_id) == (code, call_id)
 
