@@ -80,9 +80,10 @@ class LocalBackend:
 
         Args:
             name: ``bundled:NAME``, a directory that holds ``config.json``, or a name on the hub.
-            device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-            threads: processor threads for torch in this process; 1 for bundled models unless
-                said otherwise, since several daemons may share one machine.
+            device: ``cpu``, ``cuda``, ``cuda:N``, ``mps``, or ``auto``: an accelerator where
+                there is one, but the processor for bundled models.
+            threads: processor threads for torch in this process. None or 0: one for bundled
+                models, since several daemons may share a machine, else torch's own choice.
 
         Raises:
             ModelNotFoundError: if there is no such model.
@@ -197,11 +198,14 @@ def _load(kind: type[LocalBackend], name: str, device: str, threads: int | None)
     count = wished if wished is not None else torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        where = _device(device)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source.tokenizer)
+        where = _device(device, source)
+        offline = source.folder is not None
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source.tokenizer, local_files_only=offline
+        )
         # Pickled weights can run code when loaded; safetensors cannot.
         model = transformers.AutoModelForCausalLM.from_pretrained(
-            source.place, dtype=_dtype(where), use_safetensors=True
+            source.place, dtype=_dtype(where), use_safetensors=True, local_files_only=offline
         )
         if where == "cpu" and model.num_parameters() < _SMALL:
             model = model.float()
@@ -265,9 +269,11 @@ def _in_folder(name: str, folder: Path, threads: int | None) -> _Source:
     )
 
 
-def _device(wished: str) -> str:
+def _device(wished: str, source: _Source) -> str:
     if wished != "auto":
         return wished
+    if source.name.startswith(bundled.PREFIX):
+        return "cpu"  # too small to gain anything from an accelerator
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -10,6 +10,7 @@ Only this module touches names that the library does not promise to keep, hence 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import logging
 import struct
@@ -329,6 +330,8 @@ class BufferedTCPStream(TrioTCPStream):  # type: ignore[misc]
     that came in more than a hundred pieces, as over a path with small segments.
     """
 
+    _cached_remote_address: tuple[str, int] | None
+
     def __init__(self, stream: trio.SocketStream) -> None:
         super().__init__(stream)
         self._buffer = bytearray()
@@ -348,6 +351,13 @@ class BufferedTCPStream(TrioTCPStream):  # type: ignore[misc]
         taken = bytes(self._buffer[:size])
         del self._buffer[:size]
         return taken
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        """Host and port of the peer; the original knows only IPv4."""
+        if self._cached_remote_address is None:
+            with contextlib.suppress(OSError):
+                self._cached_remote_address = self.stream.socket.getpeername()[:2]
+        return self._cached_remote_address
 
 
 class OutboundTCP(TCP):  # type: ignore[misc]

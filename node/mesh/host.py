@@ -44,8 +44,7 @@ class Libp2pMesh(Peering):
         agent: software and version, for other people.
 
     Raises:
-        ConfigError: an address is malformed.
-        TooLargeError: the names are too long for a greeting.
+        ConfigError: an address is malformed, or a name does not fit into a greeting.
     """
 
     def __init__(

@@ -131,7 +131,9 @@ class LiveLink:
                 await self.wire.write(batch)
                 self._queued_bytes -= len(batch)
         except trio.BrokenResourceError as error:
-            self.close(f"sending failed: {error}")
+            self._reason = f"sending failed: {error}"
+            # What the peer sent before it went away may still be read.
+            self._scope.deadline = trio.current_time() + CLOSE_LIMIT_S
 
     def _take_batch(self) -> bytes:
         frames = [self._queue.popleft()]

@@ -18,8 +18,14 @@ from node.mesh.inbox import Inbox
 from node.mesh.table import LinkTable
 from node.mesh.wire import Wire
 from protocol import limits
-from protocol.errors import BackpressureError, TooLargeError, UnreachableError
-from protocol.frames import Hello, encode_greeting
+from protocol.errors import (
+    BackpressureError,
+    ConfigError,
+    ProtocolError,
+    TooLargeError,
+    UnreachableError,
+)
+from protocol.frames import PREFIX_BYTES, Hello, decode_greeting, encode_greeting
 from protocol.ids import PeerId
 
 DIAL_LIMIT_S: Final = 8.0
@@ -38,14 +44,16 @@ class Peering(ABC):
         rng: for the jitter of redialling.
 
     Raises:
-        ConfigError: an address is malformed.
-        TooLargeError: the names are too long for a greeting.
+        ConfigError: an address is malformed, or a name does not fit into a greeting.
     """
 
     def __init__(
         self, own: PeerId, hello: Hello, bootstraps: Sequence[str], rng: random.Random
     ) -> None:
-        encode_greeting(hello)  # raises now, not at the first peer
+        try:
+            decode_greeting(encode_greeting(hello)[PREFIX_BYTES:])
+        except ProtocolError as error:
+            raise ConfigError(f"The name of the swarm or of the agent: {error}") from error
         self._own = own
         self._hello = hello
         self._inbox = Inbox()

@@ -112,8 +112,7 @@ class LinkTable:
 
         if self._own < peer:
             return await greet(wire, decoder, self._hello, admit)
-        if peer in self._links:
-            raise DuplicateLinkError("There is a connection to this peer.")
+        # Even with a link standing: if it is dead, the other side knows, and answers.
         self._check_room(peer)
         return await greet(wire, decoder, self._hello, None)
 
@@ -134,7 +133,7 @@ class LinkTable:
         self._release(peer, wire)
         wire.keep()
         self._inbox.put(peer, PeerUp(link))
-        reason, fault = "this node stopped", None
+        reason, fault = "this node's mesh stopped", None
         try:
             reason, fault = await live.run()
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from node.mesh import inbox as inbox_module
 from node.mesh.base import Link, Received, Refused
@@ -77,6 +78,27 @@ async def test_what_is_being_written_still_counts() -> None:
         with pytest.raises(BackpressureError):
             link.send(b"")
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_peer_sent_is_read_though_it_takes_nothing_more(
+    autojump_clock: MockClock,
+) -> None:
+    class HalfDead(DeadWire):
+        async def read(self, most: int) -> bytes:
+            await trio.sleep(1)
+            return encode_frame(b"last words")
+
+        async def write(self, data: bytes) -> None:
+            raise trio.BrokenResourceError("nobody there")
+
+    inbox = Inbox()
+    link = link_on(HalfDead(), inbox)
+    link.send(b"hello?")
+    with trio.fail_after(10):
+        reason, fault = await link.run()
+        assert await inbox.get() == Received(A, b"last words")
+    assert reason == "sending failed: nobody there"
+    assert fault is None
 
 
 # --- receiving ----------------------------------------------------------------------------------

@@ -279,3 +279,8 @@ async def test_a_taken_port_is_a_listen_error(world: World) -> None:
 async def test_a_bootstrap_that_cannot_be_dialled_is_named(world: World, address: str) -> None:
     with pytest.raises(ConfigError):
         world.mesh("one", [address])
+
+
+async def test_a_name_too_long_to_be_told_is_refused(world: World) -> None:
+    with pytest.raises(ConfigError, match="swarm"):
+        world.mesh("one", swarm="x" * (limits.TEXT_CHARS + 1))

@@ -28,7 +28,7 @@ specialists = pytest.mark.parametrize("name", FIELDS)
 
 
 async def load(name: str) -> LocalBackend:
-    return await LocalBackend.load(bundled.PREFIX + name, device="cpu")
+    return await LocalBackend.load(bundled.PREFIX + name)
 
 
 def asked(question: str, max_bytes: int = 1000) -> GenerateRequest:

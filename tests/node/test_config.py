@@ -227,7 +227,10 @@ def test_any_text_as_toml_is_a_configuration_or_a_typed_error(
     try:
         config.load({"config": str(file)}, {"HOME": "/home/x"})
     except ConfigError as error:
-        assert str(file) in str(error)
+        refusal = str(error)
+    else:
+        return
+    assert str(file) in refusal
 
 
 @given(st.sampled_from(config.KEYS), st.text(max_size=40))
@@ -235,11 +238,10 @@ def test_any_text_in_the_environment_is_a_value_or_a_typed_error(
     key: config.Key, text: str
 ) -> None:
     try:
-        found = config.load({}, {"HOME": "/nowhere", key.variable: text})
+        said = config.load({}, {"HOME": "/nowhere", key.variable: text}).sources[key.name]
     except ConfigError as error:
-        assert key.variable in str(error)
-    else:
-        assert found.sources[key.name] == f"env {key.variable}"
+        said = str(error)
+    assert f"env {key.variable}" in said
 
 
 def test_the_data_directory_is_made_private(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ async def status(params: methods.Nothing, notify: Notify) -> methods.Status:
     return methods.Status(version="1.2.3")
 
 
-HANDLERS: Mapping[str, Handler] = {"status": status}
+HANDLERS: dict[str, Handler] = {"status": status}
 
 
 class Talker:
@@ -93,7 +93,7 @@ async def test_progress_comes_before_the_result_and_to_its_caller_alone() -> Non
             notify(Progress(AskId(params.question), {"kind": kind}))
         return {"answer": params.question}
 
-    async with served({"ask": ask} | HANDLERS) as path, client(path) as one, client(path) as two:
+    async with served({"ask": ask, **HANDLERS}) as path, client(path) as one, client(path) as two:
         await one.send("ask", {"question": "q1"}, "a")
         heard = [await one.hear() for _ in range(3)]
         assert [message.get("method") for message in heard] == ["progress", "progress", None]
@@ -109,7 +109,7 @@ async def test_calls_of_one_client_run_side_by_side() -> None:
         await release.wait()
         return "late"
 
-    async with served({"ask": ask} | HANDLERS) as path, client(path) as one:
+    async with served({"ask": ask, **HANDLERS}) as path, client(path) as one:
         await one.send("ask", {"question": "?"}, 1)
         await one.send("status", None, 2)
         assert (await one.hear())["id"] == 2
@@ -137,7 +137,7 @@ async def test_an_unexpected_failure_is_logged_and_hidden(
     async def no_json(params: methods.Nothing, notify: Notify) -> object:
         return object()
 
-    handlers: dict[str, Handler] = {"peers": broken, "config": no_json} | dict(HANDLERS)
+    handlers: dict[str, Handler] = {"peers": broken, "config": no_json, **HANDLERS}
     with caplog.at_level(logging.ERROR):
         async with served(handlers) as path, client(path) as one:
             for method in ("peers", "config"):
@@ -170,7 +170,7 @@ async def test_a_question_runs_on_when_its_client_has_gone() -> None:
         finished.set()
         return "unheard"
 
-    async with served({"ask": ask} | HANDLERS) as path:
+    async with served({"ask": ask, **HANDLERS}) as path:
         async with client(path) as one:
             await one.send("ask", {"question": "?"})
             await begun.wait()
@@ -326,7 +326,7 @@ async def test_a_client_that_leaves_too_much_unread_is_dropped() -> None:
             notify(Progress(AskId("q"), {"kind": "x"}))
         finished.set()
 
-    async with served({"ask": ask} | HANDLERS) as path, client(path) as one:
+    async with served({"ask": ask, **HANDLERS}) as path, client(path) as one:
         await one.send("ask", {"question": "?"})
         await finished.wait()
         assert await one.hear() is None
@@ -418,9 +418,12 @@ async def test_a_stale_socket_is_replaced() -> None:
 
 async def test_a_live_socket_is_left_alone() -> None:
     async with served() as path:
-        with short_directory() as other, DataDirLock.acquire(other) as lock:
-            with pytest.raises(SocketPathError, match="Another process listens"):
-                bind(path, lock)
+        with (
+            short_directory() as other,
+            DataDirLock.acquire(other) as lock,
+            pytest.raises(SocketPathError, match="Another process listens"),
+        ):
+            bind(path, lock)
         async with client(path) as one:
             assert "result" in await one.call("status")
 

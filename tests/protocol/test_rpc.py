@@ -132,12 +132,10 @@ def test_the_worst_question_fits_a_line() -> None:
     assert len(line) < limits.RPC_LINE_BYTES
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_call_or_a_typed_refusal(line: bytes) -> None:
-    try:
-        rpc.decode_params(rpc.decode_request(line))
-    except rpc.InvalidCallError as error:
-        assert error.rpc_code in (rpc.PARSE_ERROR, rpc.INVALID_REQUEST)
+@given(st.binary(max_size=38))
+def test_any_bytes_are_a_typed_refusal(line: bytes) -> None:
+    # No bytes this short are a call: the shortest has some forty.
+    assert refusal(line).rpc_code in (rpc.PARSE_ERROR, rpc.INVALID_REQUEST)
 
 
 json_values = st.recursive(
@@ -165,10 +163,9 @@ def test_any_json_is_a_call_or_a_typed_refusal(message: dict[str, Any]) -> None:
     line = json.dumps(message).encode()
     try:
         params = rpc.decode_params(rpc.decode_request(line))
-    except rpc.InvalidCallError as error:
-        assert len(error.user_text()) < 2000
-    else:
-        assert type(params) is methods.METHODS[message["method"]]
+    except rpc.InvalidCallError:
+        return
+    assert type(params) is methods.METHODS[message["method"]]
 
 
 # --- replies ----------------------------------------------------------------------------------

@@ -112,7 +112,8 @@ class VirtualSwarm:
     """One asker, many peers, one heap of future events.
 
     Attributes:
-        on: what to do right after a progress event of a type was reported.
+        on: what to do right after a progress event of a type was first reported.
+        ended: when the round was over.
     """
 
     def __init__(
@@ -129,7 +130,7 @@ class VirtualSwarm:
     ) -> None:
         self.peers = {peer.id: peer for peer in sorted(peers, key=lambda one: one.id)}
         self.asker = signer("asker")
-        self.now = 0.0
+        self.now = self.ended = 0.0
         self.receipts: list[bytes] = []
         self.events: list[Event] = []
         self.finished: list[str] = []
@@ -220,6 +221,7 @@ class VirtualSwarm:
                         self.at(0.0, self.on.pop(type(event)))
                 case Finished(reason):
                     self.finished.append(reason)
+                    self.ended = self.now
 
     def _to_asker(self, peer: Peer, payload: bytes) -> None:
         try:
