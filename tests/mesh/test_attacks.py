@@ -20,7 +20,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
-from node.mesh import harden
+from node.mesh import harden, muxer
 from node.mesh.base import PeerDown, PeerUp, Received, Refused
 from node.mesh.greet import PROTOCOL_ID
 from node.mesh.harden import Network, build_network
@@ -352,7 +352,7 @@ async def test_too_many_streams_end_the_connection(
     async with attacker() as network:
         connection = await connect(network, victim)
         with trio.fail_after(LIMIT_S), contextlib.suppress(Exception):
-            for _ in range(10 * harden.STREAMS_PER_CONNECTION):
+            for _ in range(10 * muxer.STREAMS_PER_CONNECTION):
                 await connection.muxed_conn.open_stream()
         with trio.fail_after(LIMIT_S):
             await connection.muxed_conn.event_closed.wait()

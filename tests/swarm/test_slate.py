@@ -64,7 +64,7 @@ def test_the_same_peer_with_two_commits_is_named_twice() -> None:
         check_roster(desk.roster(entries=(entry, RosterEntry(entry.peer, bytes(32)))))
 
 
-def test_a_reveal_is_bound_to_roster_round_andCommit -> None:
+def test_a_reveal_is_bound_to_roster_round_and_commit() -> None:
     desk = Desk("41", "42").up_to(State.REVEALED)
     commit, reveal = desk.sent(0, Commit)[0], desk.sent(0, Reveal)[0]
     peer = desk.me.peer

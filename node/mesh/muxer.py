@@ -1,0 +1,230 @@
+"""Yamux as this node needs it: a repaired stream and connection; see :mod:`node.mesh.harden`."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from typing import Any, Final
+
+import trio
+from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
+from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
+from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
+from libp2p.stream_muxer.yamux import yamux
+
+from node.mesh.link import CLOSE_LIMIT_S, shielded
+
+WRITE_LIMIT_S: Final = 20.0
+"""One muxer frame (64 KiB at most) on the socket; a slower peer is cut off."""
+STALL_LIMIT_S: Final = 60.0
+"""How long a peer may take nothing from a stream that has something for it."""
+KEEPALIVE_EVERY_S: Final = 10.0
+PONG_LIMIT_S: Final = 15.0
+RECEIVE_WINDOW: Final = 1 << 20
+"""Bytes a peer may send on a stream before we read them."""
+CONNECTION_BUFFER: Final = 2 << 20
+"""Bytes received and unread over all streams of a connection; beyond it the peer is cheating."""
+STREAMS_PER_CONNECTION: Final = 16
+CHUNK: Final = MAX_PLAINTEXT_LENGTH - yamux.HEADER_SIZE
+"""Payload of one muxer frame: with its header it fills one Noise record. The original spills 17
+bytes into a second one."""
+
+log = logging.getLogger(__name__)
+
+
+class Stream(yamux.YamuxStream):  # type: ignore[misc]  # the library is untyped here
+    """A muxed stream that waits for its reader, and gives credit in few, large steps."""
+
+    target_recv_window: int
+    _pending_recv_release: int
+
+    def __init__(self, stream_id: int, conn: Any, is_initiator: bool) -> None:
+        self._credit = trio.Event()
+        self._send_window = 0
+        super().__init__(stream_id, conn, is_initiator)
+
+    @property
+    def send_window(self) -> int:
+        """Bytes that the peer still takes; the muxer's reader raises it."""
+        return self._send_window
+
+    @send_window.setter
+    def send_window(self, value: int) -> None:
+        self._send_window = value
+        if value > 0:
+            self._credit.set()
+
+    async def write(self, data: bytes) -> None:
+        """Write all of ``data``.
+
+        The original gives up after 5 s without credit, which a busy but honest reader exceeds,
+        and looks for credit every 10 ms; this one is woken, and gives up after a minute.
+
+        Raises:
+            MuxedStreamError: the stream is closed, or the peer takes nothing.
+        """
+        sent = 0
+        while sent < len(data):
+            await self._wait_for_credit()
+            size = min(self.send_window, CHUNK, len(data) - sent)
+            self.send_window -= size
+            header = struct.pack(
+                yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, self.stream_id, size
+            )
+            await self.conn._write_frame(header + data[sent : sent + size])
+            sent += size
+
+    async def _wait_for_credit(self) -> None:
+        deadline = trio.current_time() + STALL_LIMIT_S
+        while True:
+            if self.closed or self.send_closed:
+                raise MuxedStreamError("the stream is closed")
+            if self.send_window > 0:
+                return
+            if trio.current_time() >= deadline:
+                raise MuxedStreamError(f"the peer took nothing for {STALL_LIMIT_S:.0f} s")
+            self._credit = trio.Event()
+            # Closing sets flags but wakes nobody, so look again now and then.
+            with trio.move_on_after(1):
+                await self._credit.wait()
+
+    async def _auto_tune_and_send_window_update(self, *, bytes_read: int = 0) -> None:
+        """Give credit back once half a window was read.
+
+        The original sends an update with every read and grows the window to 16 MiB; during a bulk
+        transfer its updates delay small messages tenfold.
+        """
+        self._pending_recv_release += bytes_read
+        grown = RECEIVE_WINDOW - self.target_recv_window
+        if grown > 0:
+            self.target_recv_window = RECEIVE_WINDOW
+            self._pending_recv_release += grown
+        if self._pending_recv_release >= RECEIVE_WINDOW // 2:
+            credit, self._pending_recv_release = self._pending_recv_release, 0
+            self.recv_window += credit
+            await self.send_window_update(credit)
+
+
+# The muxer builds its streams by this module-level name and offers no other seam.
+yamux.YamuxStream = Stream
+
+
+class ReceiveOverrunError(trio.TooSlowError):
+    """A peer sent more than it had credit for.
+
+    A TooSlowError, because that is what the muxer's reader lets end the connection.
+    """
+
+
+class Muxer(yamux.Yamux):  # type: ignore[misc]
+    """Yamux that notices a dead or cheating peer, and never leaves half a frame on the wire.
+
+    Attributes:
+        in_use: whether the connection carries, or has carried, a link; set by the link's owner.
+    """
+
+    in_use = False
+
+    async def start(self) -> None:
+        """Run until the connection ends.
+
+        The swarm runs this as a task of its own, where any exception would end the whole swarm.
+        """
+        try:
+            await super().start()
+        except Exception as error:
+            log.debug("muxer of %s failed: %r", self.peer_id, error)
+        finally:
+            if not self.event_closed.is_set():
+                with shielded(CLOSE_LIMIT_S):
+                    await self._cleanup_on_error()
+
+    async def _write_frame(self, data: bytes) -> None:
+        """Write a whole frame, or close the connection.
+
+        The original can be cancelled between two halves of a Noise record, after which the peer
+        decrypts garbage, and waits for ever on a peer that stopped reading.
+        """
+        async with self._write_lock:
+            if self.event_closed.is_set():
+                raise MuxedStreamError("the connection is closed")
+            with shielded(WRITE_LIMIT_S) as limit:
+                await self.secured_conn.write(data)
+            if limit.cancelled_caught:
+                await self._abort()
+                raise MuxedStreamError(f"no frame could be sent for {WRITE_LIMIT_S:.0f} s")
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    async def close(self, error_code: int = yamux.GO_AWAY_NORMAL) -> None:
+        """Say goodbye and close; without the goodbye if a frame is stuck on the socket."""
+        if self._write_lock.locked():
+            await self._abort()
+        await super().close(error_code)
+
+    async def _abort(self) -> None:
+        """Close the socket under the muxer, whose reader then cleans up."""
+        self.event_shutting_down.set()
+        with shielded(CLOSE_LIMIT_S):
+            try:
+                await self.secured_conn.close()
+            except Exception as error:
+                log.debug("closing the socket of %s: %r", self.peer_id, error)
+
+    async def _measure_rtt_loop(self) -> None:
+        """Ping every 10 s, and close the connection when no pong comes.
+
+        The original measures and ignores the result: a frozen peer is never noticed.
+        """
+        while True:
+            with trio.move_on_after(KEEPALIVE_EVERY_S):
+                await self.event_shutting_down.wait()
+                return
+            self._ping_id = (self._ping_id + 1) % 2**32
+            self._ping_event = trio.Event()
+            ping = struct.pack(
+                yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_PING, yamux.FLAG_SYN, 0, self._ping_id
+            )
+            self._ping_sent_time = trio.current_time()
+            try:
+                await self._write_frame(ping)
+            except Exception:
+                return
+            with trio.move_on_after(PONG_LIMIT_S):
+                await self._ping_event.wait()
+            if not self._ping_event.is_set():
+                log.info("%s does not answer pings", self.peer_id)
+                await self._abort()
+                return
+
+    async def _read_data_body(self, length: int) -> bytes:
+        """Read the body of a data frame, if there is room for it.
+
+        The original logs a warning when a peer exceeds its window, and buffers on without end.
+        """
+        held = sum(map(len, self.stream_buffers.values()))
+        if held + length > CONNECTION_BUFFER:
+            raise ReceiveOverrunError(f"{self.peer_id} sent beyond its window")
+        body: bytes = await super()._read_data_body(length)
+        return body
+
+    async def accept_stream(self) -> Any:
+        """The next stream the peer opens; one too many ends the connection.
+
+        The original takes any number and keeps a task for each.
+        """
+        stream = await super().accept_stream()
+        if len(self.streams) > STREAMS_PER_CONNECTION:
+            raise MuxedConnUnavailable("too many streams")
+        return stream
+
+
+class MuxerChoice(MuxerMultistream):  # type: ignore[misc]
+    """Muxer negotiation that builds the class it was given; the original builds its own Yamux."""
+
+    async def new_conn(self, conn: Any, peer_id: Any) -> Any:
+        """Agree on a muxer with the peer and start it on ``conn``."""
+        protocol, build = await self._selector.select(
+            conn, conn.is_initiator, self.negotiate_timeout
+        )
+        muxer = build(conn, peer_id, is_initiator=conn.is_initiator)
+        return self._annotate_connection(muxer, conn, protocol)
