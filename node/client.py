@@ -97,7 +97,7 @@ class Client:
     def _receive(
         self, connection: socket.socket, on_progress: OnProgress | None, silence_s: float
     ) -> Any:
-        splitter = rpc.LineSplitter(rpc.REPLY_LINE_BYTES)
+        splitter = rpc.LineSplitter(limits.RPC_REPLY_BYTES)
         while data := connection.recv(_READ_BYTES):
             connection.settimeout(silence_s)
             for line in splitter.feed(data):

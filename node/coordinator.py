@@ -23,6 +23,8 @@ from protocol import limits
 from protocol.envelope import Signer
 from protocol.errors import (
     CancelledError,
+    InternalError,
+    InterruptedQuestionError,
     MeshError,
     NoPeersError,
     ReceiptError,
@@ -49,6 +51,8 @@ COMMITTEE = 9
 """Peers invited to a round: up to so many, every pair is judged by all in both orders."""
 ANSWER_BYTES = 4 << 10
 ANSWER_TOKENS = 512
+ATTEMPTS = 3
+"""Rounds begun for a question that this node does not live to finish, before it gives up."""
 PEERS_WAIT_S = 3.0
 """How long a question waits for enough peers to be connected, at most a quarter of its time."""
 
@@ -144,10 +148,16 @@ class Coordinator:
                 nursery.start_soon(self._again, record)
 
     async def _again(self, record: AskRecord) -> None:
+        if record.attempt >= ATTEMPTS:
+            error = InterruptedQuestionError(f"It was begun {record.attempt} times.")
+            await self._store.fail(record.id, error_object(error))
+            return
         try:
             await self._see_through(_Ask(record, lambda progress: None))
         except SwarmError as error:
             _log.warning("question %s: %s", record.id, error.user_text())
+        except Exception:
+            _log.exception("question %s failed", record.id)
 
     async def cancel(self, ask_id: AskId) -> bool:
         """Cancel an open question; its round is closed everywhere. False where it has ended."""
@@ -210,9 +220,11 @@ class Coordinator:
                 async with self._turns:
                     return await self._answer(ask)
             raise CancelledError(f"Question {ask.record.id}.")
-        except SwarmError as error:
+        except Exception as error:
+            # Kept as failed whatever it was: a bug must not be met again at each start.
+            reason = error if isinstance(error, SwarmError) else InternalError()
             if not ask.cancelled:
-                await self._store.fail(ask.record.id, error_object(error))
+                await self._store.fail(ask.record.id, error_object(reason))
             raise
         finally:
             del self._asks[ask.record.id]

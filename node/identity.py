@@ -30,9 +30,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from nacl.signing import SigningKey
 
 from node import atomic
+from protocol.envelope import KeySigner
 from protocol.errors import DataDirError, IdentityError
 from protocol.ids import PeerId
 
@@ -64,17 +64,11 @@ class Identity:
 
     peer_id: PeerId
     seed: bytes = field(repr=False)
-    _key: SigningKey = field(repr=False, compare=False)
 
     @classmethod
     def from_seed(cls, seed: bytes) -> Identity:
         """The identity of a 32-byte Ed25519 seed."""
-        key = SigningKey(seed)
-        return cls(PeerId(bytes(key.verify_key)), seed, key)
-
-    def sign(self, data: bytes) -> bytes:
-        """The 64-byte Ed25519 signature of exactly ``data``."""
-        return bytes(self._key.sign(data).signature)
+        return cls(KeySigner(seed).peer, seed)
 
 
 def load_or_create(path: Path, passphrase: str | None = None) -> Identity:

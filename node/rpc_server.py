@@ -37,17 +37,12 @@ Raises SwarmError for what the caller should read; anything else is logged and h
 cancelled only when the server ends, never because its caller went away.
 """
 
-OUTBOX_LINES: Final = 4096
-"""Lines that wait for one client to read them, before it is dropped."""
-OUTBOX_BYTES: Final = 2 * rpc.REPLY_LINE_BYTES
 UNREAD_LINES: Final = 32
 """With so many lines waiting for it, a client is not read from."""
 WRITE_S: Final = 30.0
 """How long a client may take to read one line."""
 FLUSH_S: Final = 1.0
 """When a connection ends, how long the client has to read what it is owed."""
-CALLS: Final = limits.RPC_CLIENTS * limits.RPC_REQUESTS_PER_CLIENT
-"""Calls at once, those of departed clients included."""
 _READ_BYTES: Final = 64 << 10
 _BACKLOG: Final = 64
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
@@ -131,7 +126,7 @@ class RpcServer:
         if client.calls >= limits.RPC_REQUESTS_PER_CLIENT:
             raise BusyError(f"{client.calls} calls of this connection are in progress.")
         # Calls outlive their clients, so reconnecting must not be a way to have more of them.
-        if self._calls >= CALLS:
+        if self._calls >= limits.RPC_CALLS:
             raise BusyError(f"{self._calls} calls are in progress.")
         self._calls += 1
         client.calls += 1
@@ -145,9 +140,9 @@ class RpcServer:
 
         try:
             line = rpc.encode(Response(call.id, await handler(params, notify)))
-            if len(line) > rpc.REPLY_LINE_BYTES:
+            if len(line) > limits.RPC_REPLY_BYTES:
                 raise TooLargeError(
-                    f"The result has {len(line)} bytes, at most {rpc.REPLY_LINE_BYTES} are sent."
+                    f"The result has {len(line)} bytes, at most {limits.RPC_REPLY_BYTES} are sent."
                 )
         except SwarmError as error:
             line = rpc.encode(Response(call.id, error=rpc.error_object(error)))
@@ -188,7 +183,10 @@ class _Client:
         self._outbox.append(line)
         self._outbox_bytes += len(line)
         self._queued.set()
-        if len(self._outbox) > OUTBOX_LINES or self._outbox_bytes > OUTBOX_BYTES:
+        if (
+            len(self._outbox) > limits.RPC_OUTBOX_LINES
+            or self._outbox_bytes > limits.RPC_OUTBOX_BYTES
+        ):
             self._drop("does not read")
 
     async def run(self) -> None:

@@ -227,6 +227,18 @@ class CancelledError(SwarmError):
     exit_code = EXIT_CANCELLED
 
 
+class InternalError(SwarmError):
+    """Something in swarmd itself failed; the daemon's log says what."""
+
+    code = "internal"
+
+
+class InterruptedQuestionError(SwarmError):
+    """The daemon ended each time before the question was answered."""
+
+    code = "interrupted"
+
+
 class UnknownRoundError(SwarmError):
     """This node knows no such round. `swarm history` lists those it knows."""
 

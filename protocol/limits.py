@@ -51,6 +51,16 @@ MALFORMED_PER_PEER: Final = 8
 RPC_LINE_BYTES: Final = 1 << 20
 RPC_CLIENTS: Final = 32
 RPC_REQUESTS_PER_CLIENT: Final = 16
+RPC_CALLS: Final = RPC_CLIENTS * RPC_REQUESTS_PER_CLIENT
+"""Calls at once, those of departed clients included."""
+RPC_REPLY_BYTES: Final = 16 << 20
+"""The longest line from the daemon: a whole committee's answers, as classes and one by one, each
+byte escaped to six (``\\u0000``), are 9.4 MiB."""
+RPC_OUTBOX_LINES: Final = 4096
+"""Lines that wait for one client to read them, before it is dropped."""
+RPC_OUTBOX_BYTES: Final = 2 * RPC_REPLY_BYTES
+RPC_HISTORY_ROWS: Final = 1000
+"""Rows in one ``history`` reply."""
 
 # --- receipts -------------------------------------------------------------------------------------
 RECEIPT_BYTES: Final = 64 << 20

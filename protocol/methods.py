@@ -14,8 +14,6 @@ from msgspec import Meta, Struct
 
 from protocol import limits
 
-HISTORY_ROWS: Final = 1000
-"""Rows in one ``history`` reply."""
 TIMEOUT_S: Final = limits.PHASE_MS / 1000
 """The longest time a question may be given, in seconds."""
 EXCERPT_CHARS: Final = 200
@@ -64,7 +62,7 @@ class CancelParams(Struct, frozen=True, forbid_unknown_fields=True):
 class HistoryParams(Struct, frozen=True, forbid_unknown_fields=True):
     """How many of the latest questions to list."""
 
-    limit: Annotated[int, Meta(ge=1, le=HISTORY_ROWS)] = 20
+    limit: Annotated[int, Meta(ge=1, le=limits.RPC_HISTORY_ROWS)] = 20
 
 
 class WhyParams(Struct, frozen=True, forbid_unknown_fields=True):

@@ -27,10 +27,6 @@ INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
 APPLICATION_ERROR: Final = -32000
 
-REPLY_LINE_BYTES: Final = 16 << 20
-"""The longest line from the daemon: a whole committee's answers, as classes and one by one, each
-byte escaped to six (``\\u0000``), are 9.4 MiB."""
-
 CallId = Annotated[str, Meta(max_length=64)] | int
 """What a client numbers its calls with; echoed in the response."""
 

@@ -130,7 +130,7 @@ def test_what_is_no_daemon_is_told(directory: Path, reply: bytes) -> None:
 
 
 def test_an_endless_line_is_refused(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "REPLY_LINE_BYTES", 1000)
+    monkeypatch.setattr(limits, "RPC_REPLY_BYTES", 1000)
     with saying(directory / "s", b"x" * 1000), pytest.raises(TooLargeError):
         Client(directory / "s").call("status")
 

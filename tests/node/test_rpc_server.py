@@ -38,7 +38,7 @@ class Talker:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.stream = stream
-        self._splitter = rpc.LineSplitter(rpc.REPLY_LINE_BYTES)
+        self._splitter = rpc.LineSplitter(limits.RPC_REPLY_BYTES)
         self._lines: list[bytes] = []
 
     async def send(self, method: str, params: object = None, call_id: object = 1) -> None:
@@ -155,7 +155,7 @@ async def test_a_result_beyond_the_line_limit_is_an_error(
     async def large(params: methods.Nothing, notify: Notify) -> str:
         return "x" * 1000
 
-    monkeypatch.setattr(rpc, "REPLY_LINE_BYTES", 1000)
+    monkeypatch.setattr(limits, "RPC_REPLY_BYTES", 1000)
     async with served({"peers": large}) as path, client(path) as one:
         assert (await one.call("peers"))["error"]["data"]["code"] == "too-large"
 
@@ -301,7 +301,7 @@ async def test_calls_of_one_client_are_bounded(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_reconnecting_does_not_make_more_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc_server, "CALLS", 3)
+    monkeypatch.setattr(limits, "RPC_CALLS", 3)
     begun = trio.open_memory_channel[None](10)
 
     async def ask(params: AskParams, notify: Notify) -> None:
@@ -322,7 +322,7 @@ async def test_a_client_that_leaves_too_much_unread_is_dropped() -> None:
     finished = trio.Event()
 
     async def ask(params: AskParams, notify: Notify) -> None:
-        for _ in range(rpc_server.OUTBOX_LINES + 2):
+        for _ in range(limits.RPC_OUTBOX_LINES + 2):
             notify(Progress(AskId("q"), {"kind": "x"}))
         finished.set()
 

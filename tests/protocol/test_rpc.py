@@ -103,7 +103,7 @@ def test_params_are_typed(line: bytes, kind: msgspec.Struct) -> None:
             rpc.INVALID_PARAMS,
             1,
         ),
-        (call("history", {"limit": methods.HISTORY_ROWS + 1}), rpc.INVALID_PARAMS, 1),
+        (call("history", {"limit": limits.RPC_HISTORY_ROWS + 1}), rpc.INVALID_PARAMS, 1),
         (call("why", {"round": "abc"}), rpc.INVALID_PARAMS, 1),
         (call("why", {"round": "ABCD"}), rpc.INVALID_PARAMS, 1),
         (call("why", {"round": "abcd\n"}), rpc.INVALID_PARAMS, 1),
