@@ -88,7 +88,8 @@ def _judges(judges: list[Any]) -> list[str]:
     dissent = 0
     for judge in judges:
         share = get_number(judge, "for_winner")
-        dissent += share is not None and share < 0.5
+        # As it is shown: 0.50 is a judge that cannot tell, not one that dissents.
+        dissent += share is not None and round(share, 2) < 0.5
         rows.append(
             (
                 line(get_text(judge, "peer")[-_PEER_CHARS:]),

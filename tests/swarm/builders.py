@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Any, TypeVar
 
 import msgspec
 
+from protocol.codec import encode
 from protocol.envelope import Envelope, KeySigner
 from protocol.ids import ZERO_DIGEST, Digest, RoundId
 from protocol.messages import (
@@ -32,9 +33,20 @@ from protocol.messages import (
     seal,
     secret_hash,
 )
-from swarm.effects import Effect, Send
+from protocol.receipt import (
+    Core,
+    Entry,
+    Expired,
+    Heard,
+    Opening,
+    opening_digest,
+    read,
+    write,
+)
+from swarm.effects import Effect, Send, Store
 from swarm.participant import Participant, State
-from tests.swarm.virtual import signer
+from swarm.round import Round
+from tests.swarm.virtual import VirtualSwarm, signer
 
 M = TypeVar("M", bound=Message)
 SECRET = sha256(b"secret").digest()
@@ -194,3 +206,45 @@ class Desk:
         for machine in self.machines:
             machine.failed("abstains", 2.0)
         self._pump()
+
+
+# --- receipts, as an asker who lies would write them ----------------------------------------------
+
+
+def signed(swarm: VirtualSwarm, core: Core, opening: Opening | None) -> bytes:
+    """A receipt of this core and opening, signed by the asker."""
+    texts = None if opening is None else encode(opening)
+    if texts is not None:
+        core = changed(core, opening=opening_digest(texts))
+    return write(swarm.asker.seal(encode(core)), texts)
+
+
+def rerun(swarm: VirtualSwarm, journal: Iterable[Entry]) -> bytes:
+    """The receipt that the asker's key gives to another journal of the same plan."""
+    machine = Round(swarm.plan, swarm.asker, 0.0)
+    for entry in journal:
+        now = entry.at / 1000
+        match entry:
+            case Heard(envelope=envelope):
+                machine.receive(opened(envelope), now)
+            case Expired():
+                machine.expire(now)
+            case _:
+                raise AssertionError(f"no such entry in a round without faults: {entry}")
+    (receipt,) = [effect.receipt for effect in machine.effects() if isinstance(effect, Store)]
+    return receipt
+
+
+def receipt_without(swarm: VirtualSwarm, judge: str) -> bytes:
+    """The receipt had ``judge`` sent no Ballot in the last wave."""
+    _, _, opening = read(swarm.receipt)
+    assert opening is not None
+    unwanted = max(
+        at
+        for at, entry in enumerate(opening.journal)
+        if isinstance(entry, Heard)
+        and entry.envelope.signer == signer(judge).peer
+        and isinstance(opened(entry.envelope).message, Ballot)
+    )
+    kept = [entry for at, entry in enumerate(opening.journal) if at != unwanted]
+    return rerun(swarm, [*kept, Expired(kept[-1].at)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 
 import pytest
 
@@ -18,7 +17,6 @@ from protocol.messages import (
     Model,
     Reveal,
     Row,
-    commitment,
     parse,
     seal,
 )
@@ -230,16 +228,17 @@ def test_repeats_are_harmless(count: int, kind: type[Message]) -> None:
 
 @everywhere
 def test_an_answer_over_the_limit_is_missing_never_truncated(count: int) -> None:
-    """A peer that commits to, and reveals, more than the Invite allows."""
-    long, salt = "9" * 9, sha256(b"badsalt").digest()
+    """A peer that thinks it may say more than the Invite allows, and does."""
+    bad = bad_peer()
+    bad.answer = "9" * 9
+    swarm = among(count, bad, answer_bytes=8)
 
-    def commit(peer: Peer, message: Message) -> list[Message | bytes]:
-        assert isinstance(message, Commit)
-        fixed = commitment(message.round, peer.id, salt, long)
-        return [changed(message, commitment=fixed)]
+    def deceive() -> None:
+        assert bad.machine is not None
+        bad.machine._invite = changed(bad.machine._invite, answer_bytes=100)
 
-    bad = bad_peer(rewrite={Commit: commit, Reveal: _instead(answer=long)})
-    swarm = _still_answers(among(count, bad, answer_bytes=8).run())
+    swarm.at(0.1, deceive)
+    _still_answers(swarm.run())
     assert swarm.faults == {"bad": "reveal/oversize"}
     assert swarm.round.opened is not None
     assert None in swarm.round.opened.texts
@@ -316,7 +315,7 @@ def test_a_flood_is_cut_off() -> None:
     assert swarm.faults == {"bad": "commit/late-commit reveal/malformed"}
     _, _, opening = read(swarm.receipt)
     assert opening is not None
-    assert len(opening.journal) == 7 + limits.ENVELOPES_PER_PEER + 1 - 1 + 1 - 1
+    assert len(opening.journal) == 2 * 3 + 1 + limits.ENVELOPES_PER_PEER + 1
 
 
 # --- links ------------------------------------------------------------------------------------
