@@ -155,7 +155,13 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("model", "text", "bundled:general", "bundled name or model directory", _not_empty),
     Key("backend", "text", "local", "what runs the model", _one_of("local", "scripted")),
     Key("device", "text", "auto", "auto, cpu, cuda or cuda:N", _not_empty),
-    Key("threads", "integer", 0, "CPU threads of the model; 0: as many as cores", _within(0, 1024)),
+    Key(
+        "threads",
+        "integer",
+        0,
+        "CPU threads of the model; 0: one if bundled, else all",
+        _within(0, 1024),
+    ),
     Key(
         "timeout_s",
         "number",

@@ -25,7 +25,7 @@ from protocol.errors import SwarmError
 from protocol.messages import MICRO
 from protocol.receipt import read
 from swarm.bradley_terry import Comparisons, fit
-from swarm.calibration.families import FAMILIES, Task, check, sample
+from swarm.calibration.families import FAMILIES, Split, Task, check, sample
 from swarm.consensus import Case, decide
 from swarm.replay import fold
 from swarm.seeded import Stream
@@ -51,8 +51,8 @@ class Measured:
 def main() -> int:
     """Ask, measure, print."""
     options = _options()
-    tasks = _tasks(options.questions, options.seed)
-    out: Path = options.out or ROOT / f"n{options.nodes}-seed{options.seed}.jsonl"
+    tasks = _tasks(options.questions, options.seed, options.split)
+    out: Path = options.out or ROOT / f"n{options.nodes}-{options.split}-seed{options.seed}.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     done = _resume(out, tasks)
     if len(done) < len(tasks):
@@ -72,19 +72,26 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=330, metavar="N", help="how many (330)")
     parser.add_argument("--nodes", type=int, default=6, metavar="N", help="daemons (6)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the questions (1)")
+    parser.add_argument(
+        "--split",
+        choices=("test", "calib"),
+        default="test",
+        help="operands that were never trained on: test also chose the training's step counts, "
+        "calib chose nothing (test)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="answers so far, one a line")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser.parse_args()
 
 
-def _tasks(count: int, seed: int) -> list[Task]:
+def _tasks(count: int, seed: int, split: Split) -> list[Task]:
     """Distinct held-out tasks, the families in turn."""
     stream = Stream(f"evaluate {seed}".encode())
     tasks: list[Task] = []
     seen: set[tuple[object, ...]] = set()
     names = tuple(FAMILIES)
     while len(tasks) < count:
-        task = sample(stream, "test", names[len(tasks) % len(names)])
+        task = sample(stream, split, names[len(tasks) % len(names)])
         if (task.family, *task.key) not in seen:
             seen.add((task.family, *task.key))
             tasks.append(task)
