@@ -22,6 +22,7 @@ from protocol.messages import (
     Invite,
     Roster,
     Row,
+    Slate,
     WaveClose,
     ballot_set,
 )
@@ -241,6 +242,8 @@ def _check_result(judged: _Judged, report: Report) -> None:
         _expect(result == without_winner(result.outcome), "A round without an end has a result.")
         report.notes.append(f"The round ended early: {result.outcome}.")
         return
+    stated = len(result.scores)
+    _expect(result.winner is None or result.winner < stated, "The winner has no score.")
     derived = decide(judged.case(judged.ballots))
     _expect(
         derived == result,
@@ -323,6 +326,8 @@ def _check_opening(core: Core, asker: PeerId, opening: Opening, report: Report) 
     _open(opening.invite, asker, Invite, "The Invite")
     again = fold(core, opening, asker)
     _expect(again.core == core, difference(again.core, core))
+    if again.slate is not None:
+        _open(again.slate, asker, Slate, "The Slate")
     if core.judging is not None:
         report.checked.append("Every Reveal opens its Commit; classes and seed follow from them.")
     report.checked.append("The round replays from its messages to the same bytes.")

@@ -45,9 +45,7 @@ def test_the_right_ballot_is_taken(desk: Desk, shown: Opened) -> None:
     _check(desk, shown, changed(ballot, rows=voted))
 
 
-@pytest.mark.parametrize(
-    "fields", [{"slate": bytes(32)}, {"wave": 1}, {"follows": b"\x01" * 32}]
-)
+@pytest.mark.parametrize("fields", [{"slate": bytes(32)}, {"wave": 1}, {"follows": b"\x01" * 32}])
 def test_a_ballot_of_another_place_is_refused(
     desk: Desk, shown: Opened, fields: dict[str, object]
 ) -> None:

@@ -109,14 +109,10 @@ def test_the_weighted_rule_by_hand() -> None:
     """theta · (votes, strength, evidence), worked out from the parts."""
     seats = (Weight(2_000_000, 1_200_000), Weight(500_000, 300_000), Weight(1_000_000, 800_000))
     votes = [(0, 0, 1, 0.9), (1, 1, 0, 0.7), (2, 0, 1, 0.6)]
-    result = decide(
-        _case(((0, 1), (2,)), votes, rule=_theta(0.25, 0.6, 0.3), weights=seats)
-    )
+    result = decide(_case(((0, 1), (2,)), votes, rule=_theta(0.25, 0.6, 0.3), weights=seats))
     strengths = fit(
         2,
-        Comparisons.of(
-            [(0, 1, 1.0, 0.9, 2.0), (1, 0, -1.0, 0.7, 0.5), (0, 1, -1.0, 0.6, 1.0)]
-        ),
+        Comparisons.of([(0, 1, 1.0, 0.9, 2.0), (1, 0, -1.0, 0.7, 0.5), (0, 1, -1.0, 0.6, 1.0)]),
     ).strengths
     own, neutral = _sigmoid(2.2), _sigmoid(0.9)
     # seat 0 for its own; seat 1 for class 1, against its own; seat 2 for class 0, against its own
@@ -152,9 +148,7 @@ def test_much_evidence_is_damped_and_both_orders_count_half() -> None:
 
 def test_the_uncalibrated_rule_is_the_strength_alone() -> None:
     votes = [(0, 0, 1, 0.9), (1, 1, 0, 0.2), (2, 0, 1, None)]
-    strengths = fit(
-        2, Comparisons.of([(0, 1, 1.0, 0.9, 0.5), (1, 0, 1.0, 0.2, 0.5)])
-    ).strengths
+    strengths = fit(2, Comparisons.of([(0, 1, 1.0, 0.9, 0.5), (1, 0, 1.0, 0.2, 0.5)])).strengths
     result = decide(_case(((0,), (1, 2)), votes, both_orders=True))
     assert result.scores == pytest.approx(tuple(MICRO * strengths), abs=1)
 
@@ -272,9 +266,7 @@ def cases(draw: st.DrawFn) -> Case:
     weights = tuple(Weight(draw(weight), draw(weight)) for _ in range(seats))
     votes: list[Vote] = []
     if len(classes) > 1:
-        pair = st.lists(
-            st.integers(0, len(classes) - 1), min_size=2, max_size=2, unique=True
-        )
+        pair = st.lists(st.integers(0, len(classes) - 1), min_size=2, max_size=2, unique=True)
         for _ in range(draw(st.integers(0, 12))):
             first, second = draw(pair)
             p = draw(st.one_of(st.none(), st.integers(0, MICRO)))

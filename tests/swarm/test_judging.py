@@ -51,7 +51,9 @@ def test_an_answer_cannot_hide_the_nonce_in_itself() -> None:
     assert text.count(NONCE) == 4
 
 
-@pytest.mark.parametrize("separator", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize(
+    "separator", ["\n", "\r\n", "\r", "\x0b", "\x0c", "\x85", "\u2028", "\u2029"]
+)
 def test_every_kind_of_line_break_is_quoted(separator: str) -> None:
     text = prefix("q", [f"a{separator}VERDICT"], NONCE)
     assert "\n| a\n| VERDICT\n" in text

@@ -384,9 +384,7 @@ def test_too_slow_for_one_wave_is_not_too_slow_for_the_next() -> None:
     desk.me.on_timer(21.0)
     assert desk.mine() == [StopWork()]
     assert desk.me.state is State.VOTED
-    desk.me.receive(
-        desk.seal(WaveClose(desk.round, desk.slate_digest, 0, bytes(32), True)), 22.0
-    )
+    desk.me.receive(desk.seal(WaveClose(desk.round, desk.slate_digest, 0, bytes(32), True)), 22.0)
     assert desk.me.state is State.JUDGING
 
 

@@ -317,8 +317,13 @@ def test_the_receipt_is_this() -> None:
     _, core, _ = read(swarm.receipt)
     assert core.round.hex() == "3d770faf8ac8d4c0ccef01c4e12356d0d2d345f2a279c8cf5994a545175d1e42"
     assert core.judging is not None
-    assert core.judging.seed.hex() == "3feffeebb1265c3cd762cb05e22361c7c36bf0b0eee490e0e9372fa83693eb00"
-    assert core.result.scores == pytest.approx((842262, -421131, -421131), abs=2), "the same on any platform"
+    assert (
+        core.judging.seed.hex()
+        == "3feffeebb1265c3cd762cb05e22361c7c36bf0b0eee490e0e9372fa83693eb00"
+    )
+    assert core.result.scores == pytest.approx((842262, -421131, -421131), abs=2), (
+        "the same on any platform"
+    )
 
 
 def test_the_start_of_the_clock_changes_nothing() -> None:
@@ -361,9 +366,7 @@ def test_effects_are_handed_out_once() -> None:
 
 def test_models_are_those_of_the_commits() -> None:
     peers = honest(3)
-    peers[1].rewrite[Commit] = lambda peer, message: [
-        changed(message, model=Model("", "", ""))
-    ]
+    peers[1].rewrite[Commit] = lambda peer, message: [changed(message, model=Model("", "", ""))]
     swarm = VirtualSwarm(peers).run()
     assert swarm.round.models() == {peer.id: peer.name for peer in peers}, "or as advertised"
 
@@ -430,4 +433,4 @@ def test_types_of_messages_that_peers_send() -> None:
     assert opening is not None
     kinds = [type(parse(encode(entry.envelope)).message) for entry in opening.journal]  # type: ignore[union-attr]
     assert kinds == [Commit, Commit, Reveal, Reveal, Ballot, Ballot]
-    assert PHASES == opening.plan.phases
+    assert opening.plan.phases == PHASES

@@ -24,7 +24,7 @@ def test_the_stream_is_this() -> None:
     assert "".join(items) == "faedhcgb"
     assert stream.sample(range(100), 5) == [98, 99, 87, 70, 46]
     assert stream.choice("xyz") == "x"
-    assert stream.between(-2**70, 2**70) == -444048567210744031216
+    assert stream.between(-(2**70), 2**70) == -444048567210744031216
 
 
 def test_the_bytes_are_sha256_of_a_counter() -> None:

@@ -45,9 +45,7 @@ def test_a_receipt_that_holds_says_what_holds() -> None:
         "Every Reveal opens its Commit; classes and seed follow from them.",
         "The round replays from its messages to the same bytes.",
     ]
-    assert report.notes == [
-        "Nobody is proven yet: all weigh the same, and there is no confidence."
-    ]
+    assert report.notes == ["Nobody is proven yet: all weigh the same, and there is no confidence."]
     assert report.lines == (*report.checked, *report.notes)
     assert report.missing == []
     assert report.as_json() == {
@@ -210,9 +208,7 @@ def test_an_ack_without_its_ballot_is_a_proof_against_the_asker() -> None:
     _, core, opening = read(forged)
     assert core.judging is not None
     kept = changed(core, judging=changed(core.judging, acks=whole.acks))
-    assert _problem(signed(swarm, kept, opening)) == (
-        "The Acks are not for exactly these Ballots."
-    )
+    assert _problem(signed(swarm, kept, opening)) == ("The Acks are not for exactly these Ballots.")
 
 
 # --- the report ---------------------------------------------------------------------------------

@@ -1,0 +1,451 @@
+"""Nodes over fake wires under a virtual clock: the asker's and the workers' side together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from node import coordinator as coordinating
+from node.backends.base import Emit, GenerateRequest, Generation, JudgeRequest, ModelInfo, Verdict
+from protocol import limits
+from protocol.codec import encode
+from protocol.errors import (
+    BackendError,
+    BusyError,
+    CancelledError,
+    NoPeersError,
+    StoreError,
+    UnknownRoundError,
+)
+from protocol.ids import PeerId, RoundId, peer_text
+from protocol.messages import Close, Decline, Invite, Phases, Profile, parse, seal, secret_hash
+from protocol.methods import AskId, AskParams, Progress
+from protocol.version import PROTOCOL
+from swarm.verify import verify
+from tests.fakes.mesh import FakeNetwork
+from tests.node.virtual_node import QUESTION, VirtualNode, nodes, scripted
+
+ASK = AskParams(QUESTION)
+
+
+@pytest.fixture
+def network() -> FakeNetwork:
+    return FakeNetwork(seed=1)
+
+
+def ignore(progress: Progress) -> None:
+    """Nobody watches."""
+
+
+def faults(result: dict[str, Any]) -> dict[str, str]:
+    return {row["peer"]: row["kind"] for row in result["missing"]}
+
+
+class Broken:
+    """A backend that fails in one way or another."""
+
+    def __init__(self, generating: Exception | None, judging: Exception | None) -> None:
+        self._generating = generating
+        self._judging = judging
+
+    def describe(self) -> ModelInfo:
+        return ModelInfo("broken", "broken", "", 0, 4096, "none")
+
+    async def generate(self, request: GenerateRequest, emit: Emit) -> Generation:
+        if self._generating:
+            raise self._generating
+        return Generation("13", "13", 1)
+
+    async def judge(self, request: JudgeRequest) -> tuple[Verdict, ...]:
+        if self._judging:
+            raise self._judging
+        return (0.5,) * len(request.pairs)
+
+    async def aclose(self) -> None:
+        pass
+
+
+# --- a question -------------------------------------------------------------------------------
+
+
+async def test_a_question_is_answered_and_its_receipt_holds(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    events: list[dict[str, Any]] = []
+    async with nodes(network, [scripted(one) for one in ("42", "41", "41", "7")]) as swarm:
+        asker = swarm[0]
+        result = await asker.coordinator.ask(ASK, lambda one: events.append(one.event))
+        assert result["answer"] == "42"
+        assert result["plurality"] == "41"
+        assert faults(result) == {}
+        assert len(result["answers"]) == 4
+        (receipt,) = asker.store.receipts.values()
+        assert verify(receipt).ok
+        (record,) = asker.store.asks.values()
+        assert (record.state, record.attempt, record.result) == ("done", 1, result)
+        await trio.sleep(1)
+        assert [node.worker.serving for node in swarm] == [0, 0, 0, 0]
+    kinds = [event["kind"] for event in events]
+    assert kinds[:2] == ["accepted", "invited"]
+    assert kinds[-1] == "closed"
+    assert kinds.count("committed") == kinds.count("revealed") == kinds.count("ballot") == 4
+
+
+async def test_two_questions_at_once_do_not_mix(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        results: dict[str, dict[str, Any]] = {}
+
+        async def ask(node: VirtualNode, question: str) -> None:
+            results[question] = await node.coordinator.ask(AskParams(question), ignore)
+
+        async with trio.open_nursery() as nursery:
+            for node, question in ((swarm[0], "one?"), (swarm[1], "two?"), (swarm[0], "three?")):
+                nursery.start_soon(ask, node, question)
+        assert {result["question"] for result in results.values()} == set(results)
+        assert len({result["round"] for result in results.values()}) == 3
+
+
+async def test_more_questions_than_turns_wait(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        asker = swarm[0].coordinator
+        most = 0
+
+        async def ask() -> None:
+            await asker.ask(ASK, ignore)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3 * limits.ASKS_AT_ONCE):
+                nursery.start_soon(ask)
+            while len(swarm[0].store.asks) < 3 * limits.ASKS_AT_ONCE or asker.waiting:
+                most = max(most, asker.running)
+                await trio.sleep(0.01)
+        assert most == limits.ASKS_AT_ONCE
+        assert all(record.state == "done" for record in swarm[0].store.asks.values())
+
+
+# --- what fails -------------------------------------------------------------------------------
+
+
+async def test_a_lost_peer_is_named(autojump_clock: MockClock, network: FakeNetwork) -> None:
+    backends = [scripted("42"), scripted("41"), scripted("40", delay_s=5.0)]
+    async with nodes(network, backends) as swarm:
+        asker, _, slow = swarm
+
+        def on_event(progress: Progress) -> None:
+            if progress.event["kind"] == "committed":
+                network.drop(asker.peer, slow.peer)
+
+        result = await asker.coordinator.ask(ASK, on_event)
+        assert result["answer"] == "42"
+        assert faults(result) == {peer_text(slow.peer): "lost"}
+        assert verify(next(iter(asker.store.receipts.values()))).ok
+
+
+async def test_corrupted_messages_cost_their_sender_the_round(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41"), scripted("40")]) as swarm:
+        asker, _, bad = swarm
+        network.corrupt(bad.peer, asker.peer, lambda payload: payload[:-1] + b"\xc1")
+        result = await asker.coordinator.ask(ASK, ignore)
+        assert faults(result) == {peer_text(bad.peer): "malformed"}
+        # It is told off for one message, and shown the door after several.
+        for _ in range(limits.MALFORMED_PER_PEER):
+            bad.mesh.send(asker.peer, b"noise")
+        await trio.sleep(0.2)
+        assert bad.peer not in asker.registry.profiles or bad.peer not in {
+            link.peer for link in asker.mesh.links()
+        }
+
+
+async def test_a_message_of_somebody_else_is_malformed(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        asker, other = swarm
+        before = asker.registry.profiles[other.peer]
+        forged = seal(asker.signer, Profile(before.model, 1, 1, serves=False))
+        other.mesh.send(asker.peer, encode(forged))
+        await trio.sleep(1)
+        assert asker.registry.profiles[asker.peer].serves
+        assert asker.registry.profiles[other.peer] == before
+
+
+@pytest.mark.parametrize("error", [BackendError("no"), RuntimeError("a bug")], ids=["known", "bug"])
+async def test_a_backend_that_cannot_answer_declines(
+    autojump_clock: MockClock, network: FakeNetwork, error: Exception
+) -> None:
+    backends = [scripted("42"), scripted("41"), Broken(error, None)]
+    async with nodes(network, backends) as swarm:
+        for _ in range(2):  # the node lives on
+            result = await swarm[0].coordinator.ask(ASK, ignore)
+            assert faults(result) == {peer_text(swarm[2].peer): "declined"}
+
+
+@pytest.mark.parametrize("error", [BackendError("no"), RuntimeError("a bug")], ids=["known", "bug"])
+async def test_a_backend_that_cannot_judge_abstains(
+    autojump_clock: MockClock, network: FakeNetwork, error: Exception
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41"), Broken(None, error)]) as swarm:
+        result = await swarm[0].coordinator.ask(ASK, ignore)
+        assert result["answer"] == "42"
+        assert faults(result) == {}
+
+
+async def test_too_few_able_peers(autojump_clock: MockClock, network: FakeNetwork) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        began = trio.current_time()
+        with pytest.raises(NoPeersError):
+            await swarm[0].coordinator.ask(AskParams(QUESTION, min_answers=3), ignore)
+        assert trio.current_time() - began == pytest.approx(coordinating.PEERS_WAIT_S)
+        (record,) = swarm[0].store.asks.values()
+        assert record.state == "failed"
+        assert record.error is not None
+        assert record.error.data is not None
+        assert record.error.data.code == "no-peers"
+
+
+async def test_a_failing_disk_ends_the_question_not_the_node(
+    autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        asker = swarm[0]
+
+        async def full(round_id: RoundId, ask: AskId, data: bytes) -> None:
+            raise StoreError("the disk is full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(asker.store, "put_receipt", full)
+            with pytest.raises(StoreError):
+                await asker.coordinator.ask(ASK, ignore)
+        (record,) = asker.store.asks.values()
+        assert record.state == "failed"
+        assert (await asker.coordinator.ask(ASK, ignore))["answer"] == "42"
+
+
+async def test_too_many_questions_are_refused_before_they_are_accepted(
+    autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ASKS_QUEUED", 0)
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        with pytest.raises(BusyError):
+            await swarm[0].coordinator.ask(ASK, ignore)
+        assert swarm[0].store.asks == {}
+
+
+# --- cancelling and resuming ------------------------------------------------------------------
+
+
+async def test_cancelling_a_running_question(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    backends = [scripted("42"), scripted("41", delay_s=20.0)]
+    async with nodes(network, backends) as swarm:
+        asker = swarm[0].coordinator
+        names: list[AskId] = []
+        committed = trio.Event()
+
+        def on_event(progress: Progress) -> None:
+            names.append(progress.ask)
+            if progress.event["kind"] == "committed":
+                committed.set()
+
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(CancelledError):
+                    await asker.ask(ASK, on_event)
+
+            nursery.start_soon(ask)
+            await committed.wait()
+            assert await asker.cancel(names[0])
+            assert not await asker.cancel(names[0])
+        (record,) = swarm[0].store.asks.values()
+        assert record.state == "cancelled"
+        # A cancelled round leaves a receipt of what there was, and frees the peers at once.
+        (receipt,) = swarm[0].store.receipts.values()
+        assert verify(receipt).ok
+        await trio.sleep(0.5)
+        assert swarm[1].worker.serving == 0
+
+
+async def test_cancelling_a_waiting_question(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        asker = swarm[0].coordinator
+        names: list[AskId] = []
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(CancelledError):
+                    await asker.ask(
+                        AskParams(QUESTION, min_answers=3), lambda one: names.append(one.ask)
+                    )
+
+            nursery.start_soon(ask)
+            await trio.sleep(0.1)
+            assert await asker.cancel(names[0])
+        assert not await asker.cancel(AskId("unheard of"))
+        assert asker.waiting == asker.running == 0
+
+
+async def test_open_questions_are_taken_up_again(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        node = swarm[0]
+        again, worn = AskId("again"), AskId("worn")
+        for ask in (again, worn):
+            await node.store.accept(ask, ASK)
+        await node.store.mark_running(again, RoundId(b"r" * 32))
+        for _ in range(coordinating.ATTEMPTS):
+            await node.store.mark_running(worn, RoundId(b"r" * 32))
+        await node.coordinator.resume()
+        assert node.store.asks[again].state == "done"
+        assert node.store.asks[again].attempt == 2
+        failed = node.store.asks[worn]
+        assert failed.state == "failed"
+        assert failed.error is not None
+        assert failed.error.data is not None
+        assert failed.error.data.code == "interrupted"
+
+
+async def test_a_resumed_question_that_fails_does_not_end_the_node(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        node = swarm[0]
+        await node.store.accept(AskId("lonely"), AskParams(QUESTION, min_answers=9))
+        await node.coordinator.resume()
+        assert node.store.asks[AskId("lonely")].state == "failed"
+
+
+async def test_why_needs_a_round_that_ended(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        await swarm[0].coordinator.ask(ASK, ignore)
+        (round_id,) = swarm[0].store.receipts
+        with pytest.raises(UnknownRoundError):  # the fake keeps no files
+            await swarm[0].coordinator.why(round_id.hex()[:8])
+        with pytest.raises(UnknownRoundError):
+            await swarm[0].coordinator.why("ffff")
+
+
+# --- the worker alone -------------------------------------------------------------------------
+
+
+def invite(nonce: bytes = b"n" * 32, **changes: Any) -> Invite:
+    values: dict[str, Any] = {
+        "version": PROTOCOL,
+        "swarm": "test",
+        "nonce": nonce,
+        "question": QUESTION,
+        "answer_bytes": 100,
+        "answer_tokens": 10,
+        "phases": Phases(5000, 1000, 5000),
+        "secret_hash": secret_hash(b"s" * 32),
+    }
+    return Invite(**values | changes)
+
+
+class Post:
+    """Collects what a worker sends."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[PeerId, Any]] = []
+
+    def __call__(self, peer: PeerId, payload: bytes) -> None:
+        self.sent.append((peer, parse(payload).message))
+
+    def declines(self) -> list[str]:
+        return [message.reason for _, message in self.sent if isinstance(message, Decline)]
+
+
+async def serving(
+    invites: Sequence[Invite], check: Callable[[Post, Any], Any], network: FakeNetwork
+) -> None:
+    """Give a lone worker these Invites of one asker."""
+    async with nodes(network, [scripted("42", delay_s=3.0)], min_answers=1) as (node,):
+        post = Post()
+        worker = node.worker
+        worker._post = post
+        for one in invites:
+            worker.receive(parse(encode(seal(node.signer, one))))
+        await trio.sleep(1)
+        check(post, worker)
+
+
+async def test_an_asker_has_only_so_many_rounds_at_once(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    invites = [invite(bytes([index]) * 32) for index in range(limits.ROUNDS_PER_ASKER + 2)]
+
+    def check(post: Post, worker: Any) -> None:
+        assert post.declines() == ["busy", "busy"]
+        assert worker.serving == limits.ROUNDS_PER_ASKER
+
+    await serving(invites, check, network)
+
+
+async def test_an_invite_is_served_once(autojump_clock: MockClock, network: FakeNetwork) -> None:
+    def check(post: Post, worker: Any) -> None:
+        assert worker.serving == 1
+        assert post.declines() == []
+
+    await serving([invite(), invite()], check, network)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"swarm": "other"}, "refused"),
+        ({"version": PROTOCOL + 1}, "unsupported"),
+        ({"question": "é" * limits.QUESTION_BYTES}, "refused"),
+    ],
+    ids=["swarm", "version", "size"],
+)
+async def test_what_does_not_fit_is_declined(
+    autojump_clock: MockClock, network: FakeNetwork, changes: dict[str, Any], reason: str
+) -> None:
+    def check(post: Post, worker: Any) -> None:
+        assert post.declines() == [reason]
+        assert worker.serving == 0
+
+    await serving([invite(**changes)], check, network)
+
+
+async def test_a_round_ends_here_when_its_asker_falls_silent(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42", delay_s=1.0)], min_answers=1) as (node,):
+        node.worker._post = Post()
+        node.worker.receive(parse(encode(seal(node.signer, invite()))))
+        await trio.sleep(60)
+        assert node.worker.serving == 0
+        # The id stays known: the Invite cannot be played again.
+        node.worker.receive(parse(encode(seal(node.signer, invite()))))
+        await trio.sleep(1)
+        assert node.worker.serving == 0
+
+
+async def test_a_close_frees_the_worker(autojump_clock: MockClock, network: FakeNetwork) -> None:
+    async with nodes(network, [scripted("42", delay_s=4.0)], min_answers=1) as (node,):
+        node.worker._post = Post()
+        opening = seal(node.signer, invite())
+        node.worker.receive(parse(encode(opening)))
+        await trio.sleep(0.5)
+        close = Close(RoundId(opening.digest), "cancelled", bytes(32))
+        node.worker.receive(parse(encode(seal(node.signer, close))))
+        await trio.sleep(0.1)
+        assert node.worker.serving == 0
