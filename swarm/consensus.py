@@ -161,7 +161,8 @@ def _scores(case: Case) -> list[int]:
         mine = own.get(vote.seat)
         bias = float(mine == row.first) - float(mine == row.second)
         rows.append((row.first, row.second, bias, row.p / MICRO, weight))
-        _add_evidence(evidence, row, mine, weight)
+        if case.rule.theta[2]:
+            _add_evidence(evidence, row, mine, weight)
     strengths = fit(count, Comparisons.of(rows)).strengths if rows else np.zeros(count)
     damping = sqrt(max(1.0, len(rows) * half / _EVIDENCE_ROWS))
     theta = case.rule.theta

@@ -294,7 +294,8 @@ class Round:
         self._acks[incoming.envelope.digest] = ack
         self._effects.append(Send(seat.peer, encode(ack)))
         self._report(progress.BallotCast(peer_text(seat.peer), wave))
-        self._report(scores(self.opened, decide(self.case())))
+        if self._awaited():  # the last ballot closes the wave, which reports
+            self._report(scores(self.opened, decide(self.case())))
 
     def _late(self, seat: Seat, message: FromPeer, turn: State, late: FaultKind) -> None:
         filled = {
@@ -316,14 +317,12 @@ class Round:
             return [s for s in self._seats.values() if not s.out and s.commit is None]
         if self.state is State.REVEAL:
             return [s for s in self._roster_seats if not s.out and s.reveal is None]
-        if self.state is State.JUDGE:
-            wave = len(self._waves)
-            return [
-                s
-                for s in self._roster_seats
-                if not s.out and s.reveal is not None and wave not in s.ballots
-            ]
-        return []
+        wave = len(self._waves)
+        return [
+            s
+            for s in self._roster_seats
+            if not s.out and s.reveal is not None and wave not in s.ballots
+        ]
 
     def _advance(self) -> None:
         """End phases that wait for nobody, until one does."""

@@ -43,7 +43,7 @@ from protocol.receipt import (
     read,
     write,
 )
-from swarm.effects import Effect, Send, Store
+from swarm.effects import Effect, Finished, Send, Store
 from swarm.participant import Participant, State
 from swarm.round import Round
 from tests.swarm.virtual import VirtualSwarm, signer
@@ -132,6 +132,21 @@ class Desk:
     def _incoming(self, at: int) -> list[Incoming]:
         return [parse(effect.payload) for effect in self.effects[at] if isinstance(effect, Send)]
 
+    @property
+    def reason(self) -> str:
+        """Why the participant under test ended; empty while it has not."""
+        reasons = [one.reason for one in self.effects[0] if isinstance(one, Finished)]
+        assert len(reasons) <= 1
+        assert (self.me.state is State.DONE) == bool(reasons)
+        return reasons[0] if reasons else ""
+
+    def refuses(self, message: Message) -> str:
+        """Why the participant under test ends on this message of the asker, without a word."""
+        self.me.receive(self.seal(message), 1.0)
+        assert not any(isinstance(effect, Send) for effect in self.mine())
+        assert self.reason.startswith("refused: ")
+        return self.reason
+
     # --- the asker's messages -------------------------------------------------------------------
 
     def roster(self, **fields: Any) -> Roster:
@@ -206,6 +221,16 @@ class Desk:
         for machine in self.machines:
             machine.failed("abstains", 2.0)
         self._pump()
+
+
+def three(state: State = State.ANSWERING) -> Desk:
+    """Three participants, two classes."""
+    return Desk("42", "41", "42.0").up_to(state)
+
+
+def six_classes() -> Desk:
+    """Twelve participants and six classes: fifteen pairs, so three waves."""
+    return Desk(*[str(40 + number % 6) for number in range(12)])
 
 
 # --- receipts, as an asker who lies would write them ----------------------------------------------

@@ -7,62 +7,31 @@ from math import inf, nan
 
 import pytest
 
-from protocol.codec import encode
 from protocol.ids import ZERO_DIGEST
 from protocol.messages import (
     MICRO,
     Ack,
     Ballot,
-    Close,
     Commit,
     Decline,
-    Invite,
     Message,
     Model,
     Reveal,
     RosterEntry,
-    Row,
     WaveClose,
     commitment,
     seal,
 )
-from swarm.effects import Finished, Generate, Judge, Send, StopWork
+from swarm.effects import Generate, Judge, StopWork
 from swarm.pairing import assigned
-from swarm.participant import GRACE_MS, State
-from tests.swarm.builders import SALTS, SECRET, Desk, changed, sealed
-from tests.swarm.virtual import signer
-
-GRACE = GRACE_MS / 1000
-RUNNING = [state for state in State if state is not State.DONE]
-states = pytest.mark.parametrize("state", RUNNING, ids=lambda state: state.name)
-
-
-def _desk(state: State = State.ANSWERING) -> Desk:
-    return Desk("42", "41", "42.0").up_to(state)
-
-
-def _finish(desk: Desk) -> str:
-    """Why the participant under test ended; empty while it has not."""
-    reasons = [effect.reason for effect in desk.effects[0] if isinstance(effect, Finished)]
-    assert len(reasons) <= 1
-    assert (desk.me.state is State.DONE) == bool(reasons)
-    return reasons[0] if reasons else ""
-
-
-def _refused(desk: Desk, message: Message) -> str:
-    desk.me.receive(desk.seal(message), 1.0)
-    sent = [effect for effect in desk.mine() if isinstance(effect, Send)]
-    assert not sent, "it says nothing to an asker that it refuses"
-    reason = _finish(desk)
-    assert reason.startswith("refused: ")
-    return reason
-
+from swarm.participant import State
+from tests.swarm.builders import SALTS, Desk, changed, six_classes, three
 
 # --- answering --------------------------------------------------------------------------------
 
 
 def test_it_begins_by_generating() -> None:
-    desk = _desk()
+    desk = three()
     (effect,) = desk.effects[0]
     assert isinstance(effect, Generate)
     assert (effect.question, effect.max_tokens, effect.max_bytes) == ("What is 6 * 7?", 64, 64)
@@ -73,7 +42,7 @@ def test_it_begins_by_generating() -> None:
 
 
 def test_it_commits_to_its_answer() -> None:
-    desk = _desk(State.COMMITTED)
+    desk = three(State.COMMITTED)
     (commit,) = desk.sent(0, Commit)
     assert commit == Commit(
         desk.round, commitment(desk.round, desk.me.peer, SALTS[0], "42"), Model("m", "f", "")
@@ -83,32 +52,32 @@ def test_it_commits_to_its_answer() -> None:
 
 @pytest.mark.parametrize("answer", ["x" * 65, "é" * 33, "half a pair \ud800"])
 def test_an_answer_that_cannot_be_sent_is_declined(answer: str) -> None:
-    desk = _desk()
+    desk = three()
     desk.me.generated(answer, 1.0)
     desk.mine()
     (decline,) = desk.sent(0, Decline)
     assert decline.reason == "failed"
     assert not desk.sent(0, Commit)
-    assert _finish(desk).startswith("the model could not answer")
+    assert desk.reason.startswith("the model could not answer")
 
 
 def test_an_answer_of_exactly_the_limit_is_sent() -> None:
-    desk = _desk()
+    desk = three()
     desk.me.generated("é" * 32, 1.0)
     assert desk.me.state is State.COMMITTED
 
 
 def test_a_model_that_fails_declines() -> None:
-    desk = _desk()
+    desk = three()
     desk.me.failed("out of memory" * 100, 1.0)
     desk.mine()
     (decline,) = desk.sent(0, Decline)
     assert decline.detail == ("out of memory" * 100)[:256]
-    assert _finish(desk)
+    assert desk.reason
 
 
 def test_only_the_first_answer_counts() -> None:
-    desk = _desk(State.COMMITTED)
+    desk = three(State.COMMITTED)
     desk.me.generated("another", 1.0)
     desk.me.failed("late failure", 1.0)
     desk.me.judged([0.5], 1.0)
@@ -120,7 +89,7 @@ def test_only_the_first_answer_counts() -> None:
 
 
 def test_it_reveals_once_the_roster_holds_its_commit() -> None:
-    desk = _desk(State.REVEALED)
+    desk = three(State.REVEALED)
     (reveal,) = desk.sent(0, Reveal)
     assert reveal == Reveal(desk.round, desk.roster_digest, SALTS[0], "42")
 
@@ -151,22 +120,22 @@ def _roster_with_me_twice(entries: tuple[RosterEntry, ...]) -> tuple[RosterEntry
     ],
 )
 def test_a_bent_roster_is_refused(bend, why: str) -> None:
-    desk = _desk(State.COMMITTED)
-    assert why in _refused(desk, desk.roster(entries=bend(desk.roster().entries)))
+    desk = three(State.COMMITTED)
+    assert why in desk.refuses(desk.roster(entries=bend(desk.roster().entries)))
 
 
 def test_a_roster_of_a_later_stage_is_refused() -> None:
-    desk = _desk(State.COMMITTED)
-    assert "later stage" in _refused(desk, desk.roster(stage=1))
-    desk = _desk(State.COMMITTED)
-    assert "later stage" in _refused(desk, desk.roster(previous=b"\x01" * 32))
+    desk = three(State.COMMITTED)
+    assert "later stage" in desk.refuses(desk.roster(stage=1))
+    desk = three(State.COMMITTED)
+    assert "later stage" in desk.refuses(desk.roster(previous=b"\x01" * 32))
 
 
 def test_a_second_roster_is_refused() -> None:
     """It would let the asker see answers under one roster and fix another."""
-    desk = _desk(State.REVEALED)
+    desk = three(State.REVEALED)
     second = desk.roster(entries=desk.roster().entries[:2])
-    assert "Two different Rosters" in _refused(desk, second)
+    assert "Two different Rosters" in desk.refuses(second)
 
 
 # --- the Slate --------------------------------------------------------------------------------
@@ -233,8 +202,8 @@ BENT_SLATES = {
 @pytest.mark.parametrize("bent", BENT_SLATES)
 def test_a_bent_slate_is_refused(bent: str) -> None:
     bend, why = BENT_SLATES[bent]
-    desk = _desk(State.REVEALED)
-    assert why in _refused(desk, desk.slate(**bend(desk)))
+    desk = three(State.REVEALED)
+    assert why in desk.refuses(desk.slate(**bend(desk)))
 
 
 def test_an_oversize_answer_in_the_slate_is_refused() -> None:
@@ -242,20 +211,20 @@ def test_an_oversize_answer_in_the_slate_is_refused() -> None:
     desk = Desk("42", "x" * 65, "42.0")
     desk.machines[1]._invite = changed(desk.invite, answer_bytes=100)
     desk.up_to(State.REVEALED)
-    assert "over 64 bytes" in _refused(desk, desk.slate())
+    assert "over 64 bytes" in desk.refuses(desk.slate())
 
 
 def test_a_missing_reveal_of_another_is_no_reason_to_refuse() -> None:
-    desk = _desk(State.REVEALED)
+    desk = three(State.REVEALED)
     desk.me.receive(desk.seal(desk.slate(**_with(desk, 2, reveal=None))), 1.0)
     desk.mine()
     assert sorted(_judge(desk).answers) == ["41", "42"]
-    assert _finish(desk) == ""
+    assert desk.reason == ""
 
 
 def test_a_second_slate_is_refused() -> None:
-    desk = _desk(State.JUDGING)
-    assert "Two different Slates" in _refused(desk, desk.slate(**_with(desk, 1, reveal=None)))
+    desk = three(State.JUDGING)
+    assert "Two different Slates" in desk.refuses(desk.slate(**_with(desk, 1, reveal=None)))
     assert any(isinstance(effect, StopWork) for effect in desk.effects[0])
 
 
@@ -298,7 +267,7 @@ def test_it_judges_its_own_pairs_under_labels_of_its_own() -> None:
 def test_verdicts_become_bounded_integers_or_abstentions(
     verdict: float | None, p: int | None
 ) -> None:
-    desk = _desk(State.JUDGING)
+    desk = three(State.JUDGING)
     desk.me.judged([verdict, 0.5], 2.0)
     desk.mine()
     (ballot,) = desk.sent(0, Ballot)
@@ -307,7 +276,7 @@ def test_verdicts_become_bounded_integers_or_abstentions(
 
 @pytest.mark.parametrize("verdicts", [[], [0.5], [0.5] * 3])
 def test_the_wrong_number_of_verdicts_abstains(verdicts: list[float]) -> None:
-    desk = _desk(State.JUDGING)
+    desk = three(State.JUDGING)
     desk.me.judged(verdicts, 2.0)
     desk.mine()
     (ballot,) = desk.sent(0, Ballot)
@@ -315,7 +284,7 @@ def test_the_wrong_number_of_verdicts_abstains(verdicts: list[float]) -> None:
 
 
 def test_a_judge_that_fails_abstains_on_every_row() -> None:
-    desk = _desk(State.JUDGING)
+    desk = three(State.JUDGING)
     desk.me.failed("out of memory", 2.0)
     desk.mine()
     (ballot,) = desk.sent(0, Ballot)
@@ -324,7 +293,7 @@ def test_a_judge_that_fails_abstains_on_every_row() -> None:
 
 
 def test_only_one_ballot_a_wave() -> None:
-    desk = _desk(State.VOTED)
+    desk = three(State.VOTED)
     desk.me.judged([0.5, 0.5], 2.0)
     desk.me.failed("late", 2.0)
     assert desk.mine() == []
@@ -333,13 +302,8 @@ def test_only_one_ballot_a_wave() -> None:
 # --- waves ------------------------------------------------------------------------------------
 
 
-def _waves() -> Desk:
-    """Twelve judges of six classes: fifteen pairs, so three waves."""
-    return Desk(*[str(40 + number % 6) for number in range(12)])
-
-
 def test_the_next_wave_has_new_pairs_and_follows_the_last_close() -> None:
-    desk = _waves().up_to(State.VOTED)
+    desk = six_classes().up_to(State.VOTED)
     close = desk.seal(desk.wave_close(more=True))
     desk.tell(close)
     assert desk.me.state is State.JUDGING
@@ -353,11 +317,11 @@ def test_the_next_wave_has_new_pairs_and_follows_the_last_close() -> None:
     third = desk.seal(desk.wave_close(1, more=True))
     desk.me.receive(third, 4.0)
     assert desk.me.state is State.JUDGING
-    assert "there cannot be" in _refused(desk, desk.wave_close(2, more=True))
+    assert "there cannot be" in desk.refuses(desk.wave_close(2, more=True))
 
 
 def test_its_rows_are_those_that_the_seed_gives() -> None:
-    desk = _waves().up_to(State.VOTED)
+    desk = six_classes().up_to(State.VOTED)
     opened = desk.me._opened
     assert opened is not None
     (ballot,) = desk.sent(0, Ballot)
@@ -366,7 +330,7 @@ def test_its_rows_are_those_that_the_seed_gives() -> None:
 
 
 def test_a_wave_that_closes_early_stops_the_work() -> None:
-    desk = _waves().up_to(State.JUDGING)
+    desk = six_classes().up_to(State.JUDGING)
     for machine in desk.machines[1:]:
         machine.failed("abstains", 2.0)
     desk._pump()
@@ -379,7 +343,7 @@ def test_a_wave_that_closes_early_stops_the_work() -> None:
 
 
 def test_too_slow_for_one_wave_is_not_too_slow_for_the_next() -> None:
-    desk = _waves().up_to(State.JUDGING)
+    desk = six_classes().up_to(State.JUDGING)
     assert desk.me.timer_at() == 21.0, "its own judging has no grace: the asker will not wait"
     desk.me.on_timer(21.0)
     assert desk.mine() == [StopWork()]
@@ -397,169 +361,18 @@ def test_too_slow_for_one_wave_is_not_too_slow_for_the_next() -> None:
     ],
 )
 def test_a_bent_wave_close_is_refused(fields: dict[str, object], why: str) -> None:
-    desk = _desk(State.VOTED)
-    assert why in _refused(desk, desk.wave_close(**fields))
+    desk = three(State.VOTED)
+    assert why in desk.refuses(desk.wave_close(**fields))
 
 
 def test_a_second_wave_close_is_refused() -> None:
-    desk = _desk(State.JUDGED)
-    assert "Two different WaveCloses" in _refused(desk, desk.wave_close(ballots=bytes(32)))
+    desk = three(State.JUDGED)
+    assert "Two different WaveCloses" in desk.refuses(desk.wave_close(ballots=bytes(32)))
 
 
 def test_acks_of_its_own_ballots_are_kept_once() -> None:
-    desk = _desk(State.VOTED)
+    desk = three(State.VOTED)
     for message in (Ack(desk.round, bytes(32)), desk.ack(1), desk.ack(0), desk.ack(0)):
         desk.me.receive(desk.seal(message), 2.0)
     assert [ack.message for ack in desk.me.acks] == [desk.ack(0)]
-    assert _finish(desk) == ""
-
-
-# --- who is heard, and when -------------------------------------------------------------------
-
-
-def _every_message(desk: Desk) -> list[Message]:
-    return [
-        Close(desk.round, "answer", bytes(32)),
-        Ack(desk.round, bytes(32)),
-        WaveClose(desk.round, bytes(32), 0, bytes(32), False),
-    ]
-
-
-@states
-def test_only_the_asker_is_heard(state: State) -> None:
-    desk = _desk(state)
-    for message in _every_message(desk):
-        desk.me.receive(sealed(desk.signers[1], message), 1.0)
-    assert (desk.me.state, desk.mine()) == (state, [])
-
-
-@states
-def test_other_rounds_and_other_messages_are_ignored(state: State) -> None:
-    desk = _desk(state)
-    for message in _every_message(desk):
-        desk.me.receive(desk.seal(changed(message, round=bytes(32))), 1.0)
-    for other in (
-        desk.invite,
-        Decline(desk.round, "busy", ""),
-        Ballot(desk.round, bytes(32), 0, bytes(32), (Row(0, 1, 1),)),
-    ):
-        desk.me.receive(desk.seal(other), 1.0)
-    assert (desk.me.state, desk.mine()) == (state, [])
-
-
-@states
-def test_a_close_ends_it_at_any_time(state: State) -> None:
-    desk = _desk(state)
-    desk.me.receive(desk.seal(desk.close()), 1.0)
-    effects = desk.mine()
-    assert effects[-1] == Finished("closed: answer")
-    works = state in (State.ANSWERING, State.JUDGING)
-    assert (StopWork() in effects) == works
-    assert desk.me.timer_at() is None
-
-
-@pytest.mark.parametrize(
-    ("state", "turn"),
-    [
-        (State.ANSWERING, ""),
-        (State.COMMITTED, "roster"),
-        (State.REVEALED, "slate"),
-        (State.JUDGING, "wave_close"),
-        (State.VOTED, "wave_close"),
-        (State.JUDGED, ""),
-    ],
-)
-def test_a_message_out_of_turn_ends_it(state: State, turn: str) -> None:
-    """Whatever is neither this state's message nor a repeat of one that was heard."""
-    late = _desk(State.VOTED)
-    messages: dict[str, Message] = {
-        "roster": late.roster(stage=1),
-        "slate": late.slate(secret=bytes(32)),
-        "wave_close": late.wave_close(3),
-    }
-    for name, message in messages.items():
-        desk = _desk(state)
-        reason = _refused(desk, message)
-        out_of_turn = " while " in reason or "Two different" in reason
-        assert out_of_turn == (name != turn), reason
-
-
-@states
-def test_repeats_are_harmless(state: State) -> None:
-    """The same Roster, Slate and WaveClose again and again, as a bad link may bring them."""
-    desk = _desk(state)
-    before = desk.me.timer_at()
-    reached = RUNNING.index(state)
-    again = [desk.roster, desk.slate, desk.wave_close][: max(0, [0, 0, 1, 2, 2, 3][reached])]
-    for make in again * 2:
-        desk.me.receive(desk.seal(make()), 1.5)
-    assert (desk.me.state, desk.mine(), desk.me.timer_at()) == (state, [], before)
-
-
-def test_a_repeated_wave_close_is_harmless_in_the_next_wave() -> None:
-    desk = _waves().up_to(State.VOTED)
-    close = desk.seal(desk.wave_close(more=True))
-    desk.me.receive(close, 3.0)
-    assert isinstance(desk.mine()[-1], Judge)
-    desk.me.receive(close, 3.1)
-    assert (desk.me.state, desk.mine()) == (State.JUDGING, [])
-    desk.me.failed("abstains", 3.2)
-    desk.mine()
-    desk.me.receive(close, 3.3)
-    assert (desk.me.state, desk.mine()) == (State.VOTED, [])
-
-
-def test_nothing_is_heard_once_done() -> None:
-    desk = _desk(State.DONE)
-    for message in (desk.roster(), desk.slate(), desk.wave_close(), desk.close(), desk.ack()):
-        desk.me.receive(desk.seal(message), 5.0)
-    desk.me.generated("x", 5.0)
-    desk.me.failed("x", 5.0)
-    desk.me.judged([0.5, 0.5], 5.0)
-    desk.me.on_timer(1e9)
-    assert desk.mine() == []
-    assert desk.me.acks == []
-
-
-# --- the clock --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("state", "due"),
-    [
-        (State.ANSWERING, 10.0),
-        (State.COMMITTED, 0.5 + 10.0 + 2.0 + GRACE),
-        (State.REVEALED, 1.0 + 2.0 + GRACE),
-        (State.VOTED, 2.0 + 20.0 + GRACE),
-        (State.JUDGED, 1.0 + GRACE),
-    ],
-)
-def test_it_gives_up_on_a_silent_asker(state: State, due: float) -> None:
-    desk = _desk(state)
-    assert desk.me.timer_at() == pytest.approx(due)
-    desk.me.on_timer(due - 0.001)
-    assert (desk.me.state, desk.mine()) == (state, []), "early calls change nothing"
-    desk.me.on_timer(due)
-    effects = desk.mine()
-    assert effects[-1] == Finished(f"gave up {state.value}")
-    assert (StopWork() in effects) == (state is State.ANSWERING)
-    assert desk.me.timer_at() is None
-
-
-def test_a_judge_without_news_ends_too() -> None:
-    desk = _desk(State.JUDGING)
-    for _ in range(2):
-        due = desk.me.timer_at()
-        assert due is not None
-        desk.me.on_timer(due)
-    desk.mine()
-    assert _finish(desk) == "gave up waiting for the wave to close"
-
-
-def test_the_invite_names_the_asker_and_the_round() -> None:
-    desk = _desk()
-    assert desk.me.asker == signer("asker").peer
-    assert desk.me.round_id == seal(desk.asker, desk.invite).digest
-    assert isinstance(desk.invite, Invite)
-    assert len(encode(desk.invite)) < 400
-    assert SECRET not in encode(desk.invite)
+    assert desk.reason == ""
