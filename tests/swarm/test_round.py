@@ -339,18 +339,40 @@ def test_the_start_of_the_clock_changes_nothing() -> None:
 # --- what the asker says, and to whom ---------------------------------------------------------
 
 
-def test_the_asker_s_messages_in_order() -> None:
-    swarm = VirtualSwarm(honest(3))
-    told: list[tuple[str, type[Message]]] = []
-    send = swarm._to_peer
-    swarm._to_peer = lambda peer, payload: (  # type: ignore[method-assign]
-        told.append((peer.name, type(parse(payload).message))),
-        send(peer, payload),
-    )[1]
+def _told(swarm: VirtualSwarm) -> dict[str, list[type[Message]]]:
+    """Run; the types of the asker's messages to each peer."""
+    told: dict[str, list[type[Message]]] = {peer.name: [] for peer in swarm.peers.values()}
+    deliver = swarm._to_peer
+
+    def to_peer(peer: Peer, payload: bytes) -> None:
+        told[peer.name].append(type(parse(payload).message))
+        deliver(peer, payload)
+
+    swarm._to_peer = to_peer  # type: ignore[method-assign]
     swarm.run()
-    for name in ("p0", "p1", "p2"):
-        kinds = [kind for to, kind in told if to == name]
-        assert kinds == [Invite, Roster, Slate, Ack, WaveClose, Close]
+    return told
+
+
+def test_the_asker_s_messages_in_order() -> None:
+    every = [Invite, Roster, Slate, Ack, WaveClose, Close]
+    assert _told(VirtualSwarm(honest(3))) == {"p0": every, "p1": every, "p2": every}
+
+
+def test_who_judges_no_more_is_not_told_what_is_judged() -> None:
+    """Answers are shown to those who showed theirs, and still take part."""
+    peers = honest(6)
+    peers[2].dies_when = "COMMITTED"
+    peers[3].rewrite[Reveal] = lambda peer, message: [changed(message, answer="42")]
+    peers[4].latency = 0.001
+    peers[5].latency = 0.001
+    swarm = VirtualSwarm(peers)
+    swarm.on[progress.ClassesFound] = lambda: swarm.broke(peers[4])
+    swarm.on[progress.Revealed] = lambda: swarm.broke(peers[5])
+    told = _told(swarm)
+    assert told["p0"] == told["p1"] == [Invite, Roster, Slate, Ack, WaveClose, Close]
+    assert told["p2"] == told["p3"] == [Invite, Roster, Close]
+    assert told["p4"] == [Invite, Roster, Slate], "lost while it judged"
+    assert told["p5"] == [Invite, Roster], "lost after it revealed"
 
 
 def test_effects_are_handed_out_once() -> None:

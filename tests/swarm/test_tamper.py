@@ -336,6 +336,25 @@ def test_other_verdicts_need_their_judge() -> None:
         assert why in _problem(signed(three(), bent, opening))
 
 
+@pytest.mark.parametrize(
+    "fields", [{"round": bytes(32)}, {"slate": bytes(32)}, {"wave": 1}, {"follows": b"\x01" * 32}]
+)
+def test_a_ballot_from_elsewhere_is_refused(fields: dict[str, object]) -> None:
+    """One that its judge did sign, but for another round, Slate or wave."""
+    core, judging, opening = parts(three())
+    (wave,) = judging.waves
+    ballot = opened(wave.ballots[0]).message
+    foreign = seal(KEYS[wave.ballots[0].signer], changed(ballot, **fields))
+    ballots = (foreign, *wave.ballots[1:])
+    fixed = ballot_set(tuple(one.digest for one in ballots))
+    close = seal(three().asker, WaveClose(core.round, judging.slate, 0, fixed, False))
+    acks = (seal(three().asker, Ack(core.round, foreign.digest)), *judging.acks[1:])
+    waves = (changed(wave, close=close, ballots=ballots),)
+    bent = changed(core, judging=changed(judging, waves=waves, acks=acks))
+    assert "belongs elsewhere" in _problem(signed(three(), bent, None))
+    assert "belongs elsewhere" in _problem(signed(three(), bent, opening))
+
+
 def test_a_ballot_counted_twice_is_refused() -> None:
     core, judging, opening = parts(three())
     (wave,) = judging.waves
