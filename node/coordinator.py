@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from protocol.errors import (
     MeshError,
     NoPeersError,
     ReceiptError,
+    StoreError,
     SwarmError,
+    TooLargeError,
     UnknownRoundError,
 )
 from protocol.ids import PeerId, RoundId, short
@@ -41,6 +44,7 @@ from swarm.consensus import rule_for
 from swarm.effects import Effect, Report, Send
 from swarm.effects import Store as Keep
 from swarm.explain import explain
+from swarm.pairing import waves
 from swarm.registry import Registry
 from swarm.round import Round
 from swarm.summary import summarise
@@ -141,18 +145,22 @@ class Coordinator:
 
     async def resume(self) -> None:
         """Take up the questions that the last run of this node left open."""
-        records = await self._store.unfinished()
+        try:
+            records = await self._store.unfinished()
+        except SwarmError as error:
+            _log.error("open questions cannot be read: %s", error.user_text())
+            return
         async with trio.open_nursery() as nursery:
             for record in records:
                 _log.info("taking up question %s again", record.id)
                 nursery.start_soon(self._again, record)
 
     async def _again(self, record: AskRecord) -> None:
-        if record.attempt >= ATTEMPTS:
-            error = InterruptedQuestionError(f"It was begun {record.attempt} times.")
-            await self._store.fail(record.id, error_object(error))
-            return
         try:
+            if record.attempt >= ATTEMPTS:
+                worn = InterruptedQuestionError(f"It was begun {record.attempt} times.")
+                await self._store.fail(record.id, error_object(worn))
+                return
             await self._see_through(_Ask(record, lambda progress: None))
         except SwarmError as error:
             _log.warning("question %s: %s", record.id, error.user_text())
@@ -224,7 +232,8 @@ class Coordinator:
             # Kept as failed whatever it was: a bug must not be met again at each start.
             reason = error if isinstance(error, SwarmError) else InternalError()
             if not ask.cancelled:
-                await self._store.fail(ask.record.id, error_object(reason))
+                with suppress(StoreError):  # what ended the question is worth more than this
+                    await self._store.fail(ask.record.id, error_object(reason))
             raise
         finally:
             del self._asks[ask.record.id]
@@ -251,7 +260,8 @@ class Coordinator:
             "receipt": str(path),
             "timing": one.timing_ms(),
         }
-        await self._store.finish(ask.record.id, result)
+        if not await self._store.finish(ask.record.id, result):
+            raise CancelledError(f"Question {ask.record.id}.")
         return result
 
     async def _run(
@@ -265,7 +275,7 @@ class Coordinator:
                 case Send(to, payload):
                     try:
                         self._post(to, payload)
-                    except MeshError as error:
+                    except (MeshError, TooLargeError) as error:
                         self._break(running, to, "unsent", error.code)
                 case Keep(round_id, receipt):
                     kept.append(await self._store.put_receipt(round_id, ask.record.id, receipt))
@@ -278,7 +288,8 @@ class Coordinator:
 
     def _plan(self, question: str, timeout_s: float, wanted: int) -> Plan:
         entropy = os.urandom(96)
-        chosen = self._registry.committee(COMMITTEE, entropy[64:])
+        size = max(COMMITTEE, wanted)
+        chosen = self._registry.committee(size, entropy[64:], self._signer.peer)
         if len(chosen) < wanted:
             raise NoPeersError(
                 f"{len(chosen)} of the {wanted} that were asked for are connected and able."
@@ -289,7 +300,7 @@ class Coordinator:
             question=question,
             answer_bytes=ANSWER_BYTES,
             answer_tokens=ANSWER_TOKENS,
-            phases=divide(max(SHORTEST_MS, int(1000 * timeout_s))),
+            phases=divide(max(SHORTEST_MS, int(1000 * timeout_s)), waves(len(chosen), len(chosen))),
             min_answers=wanted,
             invited=invited,
             rule=rule_for(invited),

@@ -11,7 +11,7 @@ from node.worker import Worker
 from protocol import limits
 from protocol.codec import encode
 from protocol.envelope import Envelope
-from protocol.errors import MeshError, ProtocolError
+from protocol.errors import MeshError, ProtocolError, TooLargeError
 from protocol.ids import PeerId, short_peer
 from protocol.messages import FromAsker, FromPeer, Profile, parse
 from swarm.registry import Registry
@@ -57,6 +57,7 @@ class Router:
                 self._registry.forget(peer)
                 self._malformed.pop(peer, None)
                 self._coordinator.broke(peer, "lost", reason)
+                self._worker.lost(peer)
             case Received(peer, payload):
                 self._take(peer, payload)
             case Refused(_, address, code, reason):
@@ -65,7 +66,7 @@ class Router:
     def _introduce(self, peer: PeerId) -> None:
         try:
             self._mesh.send(peer, self._profile)
-        except MeshError as error:
+        except (MeshError, TooLargeError) as error:
             _log.info("could not introduce ourselves to %s: %s", short_peer(peer), error)
 
     def _take(self, peer: PeerId, payload: bytes) -> None:

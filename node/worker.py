@@ -7,10 +7,10 @@ round id is remembered, so that an Invite cannot be played twice.
 from __future__ import annotations
 
 import logging
-import os
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -18,8 +18,9 @@ from node.backends.base import Backend, GenerateRequest, JudgeRequest
 from node.driver import Input, drive
 from protocol import limits
 from protocol.codec import encode
+from protocol.digest import digest
 from protocol.envelope import Signer
-from protocol.errors import MeshError, SwarmError
+from protocol.errors import MeshError, SwarmError, TooLargeError
 from protocol.ids import PeerId, RoundId, short, short_peer
 from protocol.messages import Decline, DeclineReason, FromAsker, Incoming, Invite, Model, seal
 from protocol.version import PROTOCOL
@@ -39,6 +40,7 @@ class _Service:
     participant: Participant
     inputs: trio.MemorySendChannel[Input]
     work: trio.CancelScope = field(default_factory=trio.CancelScope)
+    serving: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class Worker:
@@ -86,6 +88,12 @@ class Worker:
             if service is not None and incoming.peer == service.participant.asker:
                 self._feed(service, lambda now: service.participant.receive(incoming, now))
 
+    def lost(self, asker: PeerId) -> None:
+        """The link to ``asker`` ended: nobody waits for its rounds here."""
+        for service in self._serving.values():
+            if service.participant.asker == asker:
+                service.serving.cancel()
+
     def _invited(self, incoming: Incoming, invite: Invite) -> None:
         round_id = RoundId(incoming.envelope.digest)
         if round_id in self._serving or round_id in self._ended:
@@ -94,16 +102,23 @@ class Worker:
         if refusal is not None:
             reason, detail = refusal
             decline = Decline(round_id, reason, detail)
-            self._remember(round_id)
             self._send(incoming.peer, encode(seal(self._signer, decline)))
             return
         participant = Participant(
-            incoming, self._signer, self._model, os.urandom(32), trio.current_time()
+            incoming, self._signer, self._model, self._salt(round_id), trio.current_time()
         )
         inputs, feed = trio.open_memory_channel[Input](limits.ENVELOPES_PER_PEER)
         service = _Service(participant, inputs)
         self._serving[round_id] = service
         self._nursery.start_soon(self._serve, round_id, service, feed)
+
+    def _salt(self, round_id: RoundId) -> bytes:
+        """A secret that is the same for the same round.
+
+        An Invite replayed after it was forgotten, or after a restart, then gives the same Commit
+        again, not a second one that would be proof of equivocation.
+        """
+        return digest("salt", self._signer.seal(b"salt" + round_id).signature)
 
     def _refusal(self, asker: PeerId, invite: Invite) -> tuple[DeclineReason, str] | None:
         """Why not to take part: a reason and the particulars, or None."""
@@ -113,6 +128,8 @@ class Worker:
             return "refused", "this node is in another swarm"
         if len(invite.question.encode()) > limits.QUESTION_BYTES:
             return "refused", f"a question has at most {limits.QUESTION_BYTES} bytes"
+        if asker == self._signer.peer:
+            return None  # its own questions are bounded by ASKS_AT_ONCE
         askers = Counter(service.participant.asker for service in self._serving.values())
         if askers[asker] >= limits.ROUNDS_PER_ASKER or self.serving >= limits.ROUNDS_AT_ONCE:
             return "busy", f"{self.serving} rounds are being served"
@@ -132,10 +149,11 @@ class Worker:
                     service.work.cancel()
 
         try:
-            async with trio.open_nursery() as nursery:
-                reason = await drive(service.participant, feed, carry)
-                _log.debug("round %s ended here: %s", short(round_id), reason)
-                nursery.cancel_scope.cancel()
+            with service.serving:
+                async with trio.open_nursery() as nursery:
+                    reason = await drive(service.participant, feed, carry)
+                    _log.debug("round %s ended here: %s", short(round_id), reason)
+                    nursery.cancel_scope.cancel()
         finally:
             del self._serving[round_id]
             self._remember(round_id)
@@ -152,21 +170,26 @@ class Worker:
                         effect.question, effect.max_tokens, effect.max_bytes, effect.seed
                     )
                     made = await self._backend.generate(request, lambda text: None)
-                    self._feed(service, lambda now: participant.generated(made.answer, now))
+                    self._feed(
+                        service, _unless_stopped(scope, partial(participant.generated, made.answer))
+                    )
                 else:
                     pairs = JudgeRequest(
                         effect.question, effect.answers, effect.pairs, effect.nonce
                     )
                     verdicts = await self._backend.judge(pairs)
-                    self._feed(service, lambda now: participant.judged(verdicts, now))
+                    self._feed(
+                        service, _unless_stopped(scope, partial(participant.judged, verdicts))
+                    )
             except SwarmError as error:
                 _log.warning("the model failed: %s", error.user_text())
-                why = error.code
-                self._feed(service, lambda now: participant.failed(why, now))
+                failed = partial(participant.failed, error.code)
+                self._feed(service, _unless_stopped(scope, failed))
             except Exception:
                 # A bug in a backend must not end the node; the asker hears that it failed.
                 _log.exception("the backend failed unexpectedly")
-                self._feed(service, lambda now: participant.failed("internal error", now))
+                failed = partial(participant.failed, "internal error")
+                self._feed(service, _unless_stopped(scope, failed))
 
     def _feed(self, service: _Service, apply: Input) -> None:
         try:
@@ -179,7 +202,7 @@ class Worker:
     def _send(self, to: PeerId, payload: bytes) -> None:
         try:
             self._post(to, payload)
-        except MeshError as error:
+        except (MeshError, TooLargeError) as error:
             # The asker notices by its own clock; so does the participant.
             _log.info("no way to asker %s: %s", short_peer(to), error)
 
@@ -187,3 +210,13 @@ class Worker:
         self._ended[round_id] = None
         while len(self._ended) > limits.ROUNDS_REMEMBERED:
             self._ended.popitem(last=False)
+
+
+def _unless_stopped(scope: trio.CancelScope, apply: Input) -> Input:
+    """What work brought, unless it was stopped while that waited: it may be of a past wave."""
+
+    def checked(now: float) -> None:
+        if not scope.cancel_called:
+            apply(now)
+
+    return checked

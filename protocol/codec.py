@@ -46,7 +46,9 @@ def decode(data: bytes, kind: type[T], limit: int = limits.FRAME_BYTES) -> T:
     try:
         value = decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DecodeError(f"{error}.") from error
+        # It quotes the stranger's bytes.
+        text = "".join(c if c.isprintable() else "\ufffd" for c in str(error)[:200])
+        raise DecodeError(f"{text}.") from error
     if encode(value) != data:
         raise DecodeError("the value is right, but this is not its one encoding.")
     result: T = value

@@ -1,7 +1,7 @@
 """Which answers say the same: equivalence classes of texts.
 
 A wrong merge costs more than a split, so only what is surely equal is merged: the same text up
-to case, spacing, quotes and closing punctuation; the same number however it is written; the
+to case, spacing, quotes and a full stop; the same number however it is written; the
 same lettered choice. "85" and "85 apples" stay apart.
 """
 
@@ -16,13 +16,14 @@ from fractions import Fraction
 _DIGITS = 40
 """Longer digit strings are text: exact arithmetic on them is a way to burn time."""
 _DASHES = str.maketrans({"−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-"})
-# NFKC alone would read 10² as 102.
+# NFKC alone would read 10² and 10₂ as 102.
 _SUPERSCRIPT = re.compile("[\u00b2\u00b3\u00b9\u2070-\u207f]+")
+_SUBSCRIPT = re.compile("[\u2080-\u208e]+")
 _WRAPPERS = (("**", "**"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("$", "$"))
-_LEAD = re.compile(r"^(?:the )?(?:final )?answer(?: is|:)\s*", re.IGNORECASE)
+_LEAD = re.compile(r"^(?:(?:the )?(?:final )?answer(?: is\b|:)\s*)+", re.IGNORECASE)
 _BOXED = re.compile(r"^\\boxed\{([^{}]*)\}$")
-_NUMBER = re.compile(r"^([+-]?)(\d+|\d{1,3}(?:,\d{3})+)(?:\.(\d+))?$")
-_FRACTION = re.compile(r"^([+-]?\d+)\s*/\s*(\d+)$")
+_NUMBER = re.compile(r"^([+-]?)(\d+|\d{1,3}(?:,\d{3})+)(?:\.(\d+))?$", re.ASCII)
+_FRACTION = re.compile(r"^([+-]?\d+)\s*/\s*(\d+)$", re.ASCII)
 _CHOICE = re.compile(r"^(?:(?:option|choice)\s+)?(?:\(([a-z])\)|([a-z])\)?)\.?$", re.IGNORECASE)
 
 
@@ -32,17 +33,19 @@ def key(text: str) -> tuple[str, str]:
     Returns:
         A kind (``number``, ``choice``, ``text``) and the canonical value.
     """
-    raised = _SUPERSCRIPT.sub(r"^\g<0>", text)
-    plain = unicodedata.normalize("NFKC", raised).translate(_DASHES)
+    marked = _SUBSCRIPT.sub(r"_\g<0>", _SUPERSCRIPT.sub(r"^\g<0>", text))
+    plain = unicodedata.normalize("NFKC", marked).translate(_DASHES)
     plain = _unwrap(" ".join(plain.split()))
     choice = _CHOICE.match(plain)
     if choice:
-        return "choice", (choice.group(1) or choice.group(2)).casefold()
-    # "5!" is 120, so a number loses its full stop only.
-    number = _number(_unwrap(plain.rstrip(".").rstrip()))
+        return "choice", (choice.group(1) or choice.group(2)).lower()
+    # A full stop says nothing; "5!" is 120.
+    plain = _unwrap(plain.rstrip(".").rstrip())
+    number = _number(plain)
     if number is not None:
         return "number", str(number)
-    return "text", _unwrap(plain.rstrip(".!").rstrip()).casefold()
+    # Not casefold(): "Maße" are measures and "Masse" is mass.
+    return "text", plain.lower()
 
 
 def _unwrap(text: str) -> str:
@@ -54,8 +57,10 @@ def _unwrap(text: str) -> str:
         if boxed:
             text = boxed.group(1).strip()
         for left, right in _WRAPPERS:
+            if not (text.startswith(left) and text.endswith(right)):
+                continue
             inner = text[len(left) : len(text) - len(right)]
-            if text.startswith(left) and text.endswith(right) and inner and left not in inner:
+            if inner and left not in inner:
                 text = inner.strip()
         if text == before:
             return text
@@ -102,11 +107,9 @@ def classes(texts: Sequence[str | None]) -> tuple[tuple[int, ...], ...]:
 
 
 def representative(texts: Sequence[str | None], members: Sequence[int]) -> str:
-    """The text that stands for a class: its commonest, of equals the first."""
-    spellings = Counter(texts[member] for member in members)
-    best = max(spellings.values())
-    for member in members:
-        text = texts[member]
-        if text is not None and spellings[text] == best:
-            return text
-    raise ValueError("a class has members that answered")
+    """The text that stands for a class: its commonest, of equals the shortest, then the first.
+
+    The shortest, so that nobody decorates another's answer by saying the same at more length.
+    """
+    spellings = Counter(text for member in members if (text := texts[member]) is not None)
+    return min(spellings, key=lambda text: (-spellings[text], len(text)))

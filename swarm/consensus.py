@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import exp, log, sqrt
 
 import numpy as np
+from msgspec import structs
 
 from protocol.messages import MICRO, Row
 from protocol.receipt import Outcome, Result, Rule, Standing, Weight
@@ -63,6 +64,15 @@ class Case:
 def rule_for(standings: Sequence[Standing], weighted: Rule = DEFAULT_WEIGHTED) -> Rule:
     """The rule that the evidence allows: ``weighted`` once somebody is proven."""
     return weighted if weights([counts(one) for one in standings]).proven else UNCALIBRATED
+
+
+def rule_in_force(planned: Rule, seats: Sequence[Standing]) -> Rule:
+    """The rule for those who took their seats: the planned one only if one of them is proven.
+
+    The proven may all have declined, and the weighted rule with equal weights is measurably
+    worse than the uncalibrated one.
+    """
+    return structs.replace(rule_for(seats, planned), stop=planned.stop)
 
 
 def counts(standing: Standing) -> Counts:

@@ -14,7 +14,7 @@ from protocol.messages import MICRO, Row
 from protocol.receipt import Core, Opening, Result, read
 from swarm.consensus import Case, Vote, decide
 from swarm.progress import label
-from swarm.replay import fold
+from swarm.replay import difference, fold
 from swarm.slate import Opened
 
 Json = dict[str, object]
@@ -115,6 +115,8 @@ def _understand(core: Core, opening: Opening | None, asker: PeerId) -> _Found | 
     if opening is None or core.judging is None:
         return None
     again = fold(core, opening, asker)
+    if again.core != core:
+        raise ReceiptError(difference(again.core, core))
     if again.opened is None:
         raise ReceiptError("The journal ends before the answers were shown.")
     names = again.models()

@@ -1,13 +1,13 @@
 """Who is connected, what they say they run, and whom to ask.
 
-Claims only: calibration is what will weigh them. A committee is spread over model families
-first, since models of one family err together.
+Claims only: calibration is what will weigh them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from itertools import zip_longest
 
 from protocol.ids import PeerId
 from protocol.messages import Profile
@@ -37,23 +37,29 @@ class Registry:
         """The peers that serve rounds, sorted."""
         return sorted(peer for peer, profile in self._profiles.items() if profile.serves)
 
-    def committee(self, size: int, seed: bytes) -> tuple[PeerId, ...]:
-        """At most ``size`` able peers, sorted, as different in model family as can be.
+    def committee(self, size: int, seed: bytes, own: PeerId | None = None) -> tuple[PeerId, ...]:
+        """At most ``size`` able peers, sorted.
+
+        Half the seats go round the model families in turn, for peers of one family err together.
+        The other half are drawn from all alike, since a family is only what a peer says of
+        itself: with the first rule alone, nine invented families would be the committee.
 
         Args:
             seed: decides among equals.
+            own: this node, which has a seat whenever it serves.
         """
         stream = Stream(seed)
-        families: defaultdict[str, list[PeerId]] = defaultdict(list)
         able = self.able()
-        stream.shuffle(able)
-        for peer in able:
+        chosen = [own] if own is not None and own in able and size > 0 else []
+        rest = [peer for peer in able if peer not in chosen]
+        stream.shuffle(rest)
+        families: defaultdict[str, list[PeerId]] = defaultdict(list)
+        for peer in rest:
             families[self._profiles[peer].model.family].append(peer)
         groups = [families[name] for name in sorted(families)]
         stream.shuffle(groups)
-        chosen: list[PeerId] = []
-        while len(chosen) < size and any(groups):
-            for group in groups:
-                if group and len(chosen) < size:
-                    chosen.append(group.pop())
+        in_turn = [peer for tier in zip_longest(*groups) for peer in tier if peer is not None]
+        diverse = in_turn[: max(0, size - len(chosen) + 1) // 2]
+        chosen += diverse
+        chosen += [peer for peer in rest if peer not in diverse][: size - len(chosen)]
         return tuple(sorted(chosen))

@@ -90,6 +90,8 @@ def fold(core: Core, opening: Opening, asker: PeerId) -> Round:
     slate = core.judging.slate_signature if core.judging else None
     again = Round(opening.plan, _Playback(asker, signed, slate), 0.0)
     for entry in opening.journal:
+        if again.core is not None:
+            break  # what comes after the end is not in the replayed opening, so it shows
         _apply(again, entry)
     return again
 

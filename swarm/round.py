@@ -57,7 +57,7 @@ from protocol.receipt import (
 from protocol.version import PROTOCOL
 from swarm import progress
 from swarm.ballots import ballot_rows, check_ballot, is_confident
-from swarm.consensus import Case, Vote, decide, seat_weights, without_winner
+from swarm.consensus import Case, Vote, decide, rule_in_force, seat_weights, without_winner
 from swarm.effects import Effect, Finished, Report, Send, Store
 from swarm.pairing import both_orders, waves
 from swarm.seat import MISSING, ORDER, PHASES, TURN, Seat, State
@@ -115,6 +115,7 @@ class Round:
         self._waves: list[Wave] = []
         self._acks: dict[Digest, Envelope] = {}
         self._confident = False
+        self._rule = plan.rule
         self.core: Core | None = None
         self.result: Result | None = None
 
@@ -308,6 +309,7 @@ class Round:
             return
         self._faults.pop((seat.peer, MISSING[turn]), None)
         self._fault(seat, late, turn, f"its {type(message).__name__} came after the deadline")
+        seat.out = True
 
     # --- phases -----------------------------------------------------------------------------------
 
@@ -348,6 +350,7 @@ class Round:
             self._close("too few", without_winner("partial"))
             return
         self._roster_seats = seats
+        self._rule = rule_in_force(self.plan.rule, [seat.standing for seat in seats])
         entries = tuple(
             RosterEntry(seat.peer, seat.commit.envelope.digest) for seat in seats if seat.commit
         )
@@ -388,7 +391,7 @@ class Round:
         assert self.opened is not None
         result = decide(self.case())
         last = len(self._waves) + 1 >= waves(len(self.opened.classes), len(self.opened.judges))
-        self._confident = not last and is_confident(self.plan.rule, result)
+        self._confident = not last and is_confident(self._rule, result)
         more = not last and not self._confident
         close = self._seal_wave(more)
         for seat in self._roster_seats:
@@ -416,11 +419,12 @@ class Round:
         self.core = self._core(result, opening_digest(opening))
         core = self._signer.seal(encode(self.core))
         self._go(why)
+        # On disk before anyone is told of it.
+        self._effects.append(Store(self.round_id, write(core, opening)))
         close = encode(seal(self._signer, Close(self.round_id, result.outcome, core.digest)))
         for seat in self._seats.values():
             if not self._unreachable(seat):
                 self._effects.append(Send(seat.peer, close))
-        self._effects.append(Store(self.round_id, write(core, opening)))
         self._report(progress.Closed(result.outcome))
         self._effects.append(Finished(result.outcome))
 
@@ -438,7 +442,7 @@ class Round:
         if self.opened is None:
             raise ValueError("the answers have not been shown yet")
         return Case(
-            rule=self.plan.rule,
+            rule=self._rule,
             classes=self.opened.classes,
             weights=seat_weights([seat.standing for seat in self._roster_seats]),
             votes=tuple(
@@ -455,7 +459,7 @@ class Round:
             version=PROTOCOL,
             swarm=self.plan.swarm,
             round=self.round_id,
-            rule=self.plan.rule,
+            rule=self._rule,
             standings=self.plan.invited,
             roster=self._roster,
             commits=tuple(seat.commit.envelope for seat in self._roster_seats if seat.commit),

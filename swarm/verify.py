@@ -26,7 +26,8 @@ from protocol.messages import (
     WaveClose,
     ballot_set,
 )
-from protocol.receipt import Core, Judging, Opening, Result, Wave, read
+from protocol.receipt import Core, Judging, Opening, Result, Rule, Standing, Wave, read
+from protocol.version import PROTOCOL
 from swarm.ballots import is_confident
 from swarm.consensus import Case, Vote, decide, rule_for, seat_weights, without_winner
 from swarm.pairing import assigned, both_orders, waves
@@ -129,6 +130,7 @@ def _open(envelope: Envelope, signer: PeerId, kind: type[T], what: str) -> T:
 
 
 def _check_core(core: Core, asker: PeerId, report: Report) -> None:
+    _expect(core.version == PROTOCOL, f"It is of version {core.version}, this reads {PROTOCOL}.")
     seats = _check_roster(core, asker, report)
     _check_weights(core, seats, report)
     if core.judging is None:
@@ -163,7 +165,10 @@ def _check_roster(core: Core, asker: PeerId, report: Report) -> tuple[PeerId, ..
 
 def _check_weights(core: Core, seats: tuple[PeerId, ...], report: Report) -> None:
     standings = {one.peer: one for one in core.standings}
-    _expect(len(standings) == len(core.standings), "A peer's counts are stated twice.")
+    invited = [one.peer for one in core.standings]
+    _expect(invited == sorted(standings), "The counts are not sorted, or a peer's are there twice.")
+    for fault in core.faults:
+        _expect(fault.peer in standings, f"{short_peer(fault.peer)} is blamed, but not invited.")
     for peer in seats:
         _expect(peer in standings, f"{short_peer(peer)} has a seat but was not invited.")
     follows = seat_weights([standings[peer] for peer in seats])
@@ -175,14 +180,26 @@ def _check_weights(core: Core, seats: tuple[PeerId, ...], report: Report) -> Non
             f"{stated.answer / MICRO:g} answering, but its counts give "
             f"{derived.judge / MICRO:g} and {derived.answer / MICRO:g}.",
         )
-    expected = rule_for(core.standings).name
-    _expect(
-        core.rule.name == expected,
-        f"The rule is stated as {core.rule.name}, but the counts call for {expected}.",
-    )
     report.checked.append("The weights follow from the stated counts.")
-    if expected == "uncalibrated":
-        report.notes.append("Nobody is proven yet: all weigh the same, and there is no confidence.")
+    if seats:
+        _check_rule(core.rule, [standings[peer] for peer in seats], report)
+
+
+def _check_rule(rule: Rule, seats: list[Standing], report: Report) -> None:
+    due = rule_for(seats)
+    _expect(
+        rule.name == due.name,
+        f"The rule is stated as {rule.name}, but the counts call for {due.name}.",
+    )
+    if due.name == "weighted":
+        report.notes.append("The coefficients of the rule are the asker's word.")
+        return
+    same = (rule.theta, rule.none, rule.calibration_rounds)
+    _expect(
+        same == (due.theta, due.none, due.calibration_rounds),
+        "The coefficients are not those of the uncalibrated rule.",
+    )
+    report.notes.append("Nobody is proven yet: all weigh the same, and there is no confidence.")
 
 
 def _check_ballots(
@@ -205,7 +222,9 @@ def _check_ballots(
         more = number + 1 < len(judging.waves)
         _check_wave(judged, number, wave, follows, more, asker)
         follows = wave.close.digest
-    acked = [_open(envelope, asker, Ack, "An Ack").ballot for envelope in judging.acks]
+    acks = [_open(envelope, asker, Ack, "An Ack") for envelope in judging.acks]
+    _expect(all(ack.round == core.round for ack in acks), "An Ack is of another round.")
+    acked = [ack.ballot for ack in acks]
     given = [ballot.digest for wave in judging.waves for ballot in wave.ballots]
     _expect(acked == given, "The Acks are not for exactly these Ballots.")
     report.checked.append(
@@ -296,13 +315,14 @@ def _could_flip(judged: _Judged, owed: list[tuple[PeerId, int]]) -> bool:
     moves those two scores apart the most; verdicts between third classes are tried both ways.
     """
     winner = judged.core.result.winner
+    pairs = {(judge, wave): judged.pairs(judge, wave) for judge, wave in owed}
     for rival in range(len(judged.classes)):
         for lean in (0, MICRO):
             ballots = dict(judged.ballots)
-            for judge, wave in owed:
-                ballots[judge, wave] = tuple(
+            for one in owed:
+                ballots[one] = tuple(
                     Row(first, second, _adverse(first, second, rival, winner, lean))
-                    for first, second in judged.pairs(judge, wave)
+                    for first, second in pairs[one]
                 )
             if decide(judged.case(ballots)).winner != winner:
                 return True

@@ -23,7 +23,9 @@ from protocol.errors import BackendError
 from swarm import judging
 
 _SUFFIXES = 64
-"""Rows of one judging batch."""
+"""Rows of one judging batch, at most."""
+_CACHED_TOKENS = 1 << 16
+"""Tokens of the shared prefix that a batch may hold in all: each row has its own copy."""
 _LOGITS = 1 << 26
 """Logits of one scoring batch: 256 MiB in float32."""
 _WORK_TOKENS = 96
@@ -214,7 +216,7 @@ class CausalModel:
         longest = max(len(row) - shared - 1 for row in rows)
         if longest == 0:
             return totals
-        size = max(1, min(_SUFFIXES, _LOGITS // (longest * first.shape[-1])))
+        size = max(1, min(_batch(shared), _LOGITS // (longest * first.shape[-1])))
         for begin in range(0, len(rows), size):
             alive()
             chunk = rows[begin : begin + size]
@@ -251,9 +253,10 @@ class CausalModel:
         cache, _ = self._read(rows[0][:shared], keep=1)
         letter_a, letter_b = self._letter_tokens("A"), self._letter_tokens("B")
         found: list[Verdict] = []
-        for begin in range(0, len(rows), _SUFFIXES):
+        size = _batch(shared)
+        for begin in range(0, len(rows), size):
             alive()
-            suffixes = [row[shared:] for row in rows[begin : begin + _SUFFIXES]]
+            suffixes = [row[shared:] for row in rows[begin : begin + size]]
             lasts = sorted({len(suffix) - 1 for suffix in suffixes})
             logits = self._continue(cache, shared, suffixes, max(map(len, suffixes)), lasts)
             for index, suffix in enumerate(suffixes):
@@ -360,6 +363,11 @@ class CausalModel:
             else torch.tensor(positions, dtype=torch.long, device=device),
         )
         return torch.as_tensor(output.logits)
+
+
+def _batch(past: int) -> int:
+    """Rows of one batch that continue a prefix of ``past`` tokens."""
+    return max(1, min(_SUFFIXES, _CACHED_TOKENS // max(1, past)))
 
 
 def shared_prefix(rows: Sequence[Sequence[int]]) -> int:

@@ -80,6 +80,8 @@ class Inbox:
 
     async def get(self) -> MeshEvent:
         """The next event, taking the peers in turn."""
+        # One event a turn of the loop: what it causes must run before the next is taken.
+        await trio.lowlevel.checkpoint()
         while not self._turns:
             self._filled = trio.Event()
             await self._filled.wait()

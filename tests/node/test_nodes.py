@@ -14,6 +14,7 @@ from node import coordinator as coordinating
 from node.backends.base import Emit, GenerateRequest, Generation, JudgeRequest, ModelInfo, Verdict
 from protocol import limits
 from protocol.codec import encode
+from protocol.envelope import KeySigner
 from protocol.errors import (
     BackendError,
     BusyError,
@@ -359,6 +360,9 @@ def invite(nonce: bytes = b"n" * 32, **changes: Any) -> Invite:
     return Invite(**values | changes)
 
 
+STRANGER = KeySigner(b"s" * 32)
+
+
 class Post:
     """Collects what a worker sends."""
 
@@ -381,7 +385,7 @@ async def serving(
         worker = node.worker
         worker._post = post
         for one in invites:
-            worker.receive(parse(encode(seal(node.signer, one))))
+            worker.receive(parse(encode(seal(STRANGER, one))))
         await trio.sleep(1)
         check(post, worker)
 
@@ -449,3 +453,103 @@ async def test_a_close_frees_the_worker(autojump_clock: MockClock, network: Fake
         node.worker.receive(parse(encode(seal(node.signer, close))))
         await trio.sleep(0.1)
         assert node.worker.serving == 0
+
+
+async def test_own_questions_are_served_beside_those_of_strangers(
+    autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ROUNDS_AT_ONCE", 1)
+    async with nodes(network, [scripted("42", delay_s=3.0)], min_answers=1) as (node,):
+        worker = node.worker
+        worker._post = post = Post()
+        worker.receive(parse(encode(seal(STRANGER, invite()))))
+        worker.receive(parse(encode(seal(node.signer, invite()))))
+        worker.receive(parse(encode(seal(STRANGER, invite(b"m" * 32)))))
+        await trio.sleep(1)
+        assert worker.serving == 2
+        assert post.declines() == ["busy"]
+
+
+async def test_rounds_of_an_asker_that_has_gone_end_here(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41", delay_s=50.0)]) as swarm:
+        asker, peer = swarm
+        phases = Phases(limits.PHASE_MS, limits.PHASE_MS, limits.PHASE_MS)
+        asker.mesh.send(peer.peer, encode(seal(asker.signer, invite(phases=phases))))
+        await trio.sleep(1)
+        assert peer.worker.serving == 1
+        network.partition([asker.peer], [peer.peer])
+        await trio.sleep(5)
+        assert peer.worker.serving == 0
+
+
+async def test_an_invite_replayed_after_it_was_forgotten_gives_the_same_commit(
+    autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ROUNDS_REMEMBERED", 0)
+    async with nodes(network, [scripted("42")], min_answers=1) as (node,):
+        node.worker._post = post = Post()
+        for _ in range(2):
+            node.worker.receive(parse(encode(seal(STRANGER, invite()))))
+            await trio.sleep(60)
+        commits = [message for _, message in post.sent]
+        assert len(commits) == 2
+        assert commits[0] == commits[1]
+
+
+async def test_a_flood_of_repeats_costs_nobody_else_a_message(
+    autojump_clock: MockClock, network: FakeNetwork
+) -> None:
+    backends = [scripted("42"), scripted("41"), scripted("40"), scripted("39")]
+    async with nodes(network, backends) as swarm:
+        asker, hostile = swarm[0], swarm[-1]
+        real = hostile.mesh.send
+
+        def repeat(peer: PeerId, payload: bytes) -> None:
+            for _ in range(limits.SEND_QUEUE_MESSAGES // 2):
+                real(peer, payload)
+
+        hostile.worker._post = repeat
+        result = await asker.coordinator.ask(ASK, ignore)
+        assert result["answer"] == "42"
+        assert faults(result) == {}
+
+
+async def test_finishing_what_was_cancelled_meanwhile(
+    autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        asker = swarm[0]
+        finish = asker.store.finish
+
+        async def cancelled_first(ask: AskId, result: dict[str, Any]) -> bool:
+            assert await asker.coordinator.cancel(ask)
+            return await finish(ask, result)
+
+        monkeypatch.setattr(asker.store, "finish", cancelled_first)
+        with pytest.raises(CancelledError):
+            await asker.coordinator.ask(ASK, ignore)
+        (record,) = asker.store.asks.values()
+        assert record.state == "cancelled"
+
+
+async def test_a_disk_that_fails_at_the_start_does_not_end_the_node(
+    autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+        node = swarm[0]
+        await node.store.accept(AskId("worn"), ASK)
+        for _ in range(coordinating.ATTEMPTS):
+            await node.store.mark_running(AskId("worn"), RoundId(b"r" * 32))
+
+        async def broken(*arguments: object) -> None:
+            raise StoreError("no")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(node.store, "fail", broken)
+            await node.coordinator.resume()
+        with monkeypatch.context() as patched:
+            patched.setattr(node.store, "unfinished", broken)
+            await node.coordinator.resume()
+        assert (await node.coordinator.ask(ASK, ignore))["answer"] == "42"

@@ -382,7 +382,7 @@ def test_effects_are_handed_out_once() -> None:
     assert machine.effects() == []
     machine.cancel(1.0)
     assert [type(effect) for effect in machine.effects()] == [
-        Send, Send, Send, Store, Report, Finished,
+        Store, Send, Send, Send, Report, Finished,
     ]  # fmt: skip
 
 

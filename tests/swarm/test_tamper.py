@@ -16,6 +16,7 @@ from protocol.messages import MICRO, Ack, Ballot, WaveClose, ballot_set, opened,
 from protocol.receipt import (
     AnswerClass,
     Core,
+    Fault,
     Heard,
     Judging,
     Opening,
@@ -26,7 +27,7 @@ from protocol.receipt import (
     read,
     write,
 )
-from swarm.consensus import DEFAULT_WEIGHTED
+from swarm.consensus import DEFAULT_WEIGHTED, UNCALIBRATED
 from swarm.seeded import Stream
 from swarm.verify import verify
 from tests.protocol.arbitrary import altered, arbitrary
@@ -187,11 +188,28 @@ BENT: dict[str, tuple[Change, str]] = {
     "counts": (_standing(judge_pairs=200 * MICRO), "The weight of "),
     "counts twice": (
         lambda core, judging: changed(core, standings=(core.standings[0], *core.standings)),
-        "A peer's counts are stated twice.",
+        "The counts are not sorted, or a peer's are there twice.",
     ),
     "no counts": (
         lambda core, judging: changed(core, standings=core.standings[1:]),
         " has a seat but was not invited.",
+    ),
+    "the version": (
+        lambda core, judging: changed(core, version=2),
+        "It is of version 2, this reads 1.",
+    ),
+    "an ack of another round": (
+        lambda core, judging: changed(core, judging=changed(judging, acks=(
+            seal(signer("asker"), changed(opened(judging.acks[0]).message, round=bytes(32))),
+            *judging.acks[1:],
+        ))),
+        "An Ack is of another round.",
+    ),
+    "somebody else to blame": (
+        lambda core, judging: changed(
+            core, faults=(Fault(b"\xee" * 32, "commit", "lost", ""),)
+        ),
+        "is blamed, but not invited.",
     ),
     "the rule": (
         lambda core, judging: changed(core, rule=changed(core.rule, name="uncalibrated")),
@@ -276,12 +294,11 @@ def test_a_bent_weight_names_its_peer() -> None:
     ("change", "part"),
     [
         (lambda core: changed(core, swarm="other"), "swarm"),
-        (lambda core: changed(core, version=2), "version"),
         (lambda core: changed(core, rule=changed(core.rule, stop=1)), "rule"),
         (lambda core: changed(core, faults=()), "faults"),
         (
             lambda core: changed(core, standings=(*core.standings, Standing(
-                bytes(32), 0, 0, 0, 0, "asker"))),
+                b"\xff" * 32, 0, 0, 0, 0, "asker"))),
             "standings",
         ),
         (
@@ -302,6 +319,21 @@ def test_a_slate_that_the_asker_did_not_sign_is_refused() -> None:
     core, judging, opening = parts(twelve())
     bent = changed(core, judging=changed(judging, slate_signature=bytes(64)))
     assert "The Slate is not valid" in _problem(signed(twelve(), bent, opening))
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [{"theta": (0, -MICRO, 0)}, {"calibration_rounds": 30}, {"none": (10**8, 0)}],
+    ids=lambda bend: next(iter(bend)),
+)
+def test_the_uncalibrated_rule_has_no_coefficients_to_choose(bend: dict[str, object]) -> None:
+    """A receipt made with other coefficients follows from them, and is refused all the same."""
+    bent = changed(UNCALIBRATED, **bend)
+    swarm = VirtualSwarm(honest(3), rule=bent).run()
+    core, _, opening = parts(swarm)
+    assert core.rule == UNCALIBRATED, "the machine does not use them"
+    problem = _problem(signed(swarm, changed(core, rule=bent), opening))
+    assert problem == "The coefficients are not those of the uncalibrated rule."
 
 
 def test_other_verdicts_need_their_judge() -> None:
