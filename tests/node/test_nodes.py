@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,12 +12,14 @@ import trio.testing
 from trio.testing import MockClock
 
 from node import coordinator as coordinating
+from node import worker as working
 from node.backends.base import Emit, GenerateRequest, Generation, JudgeRequest, ModelInfo, Verdict
 from protocol import limits
 from protocol.codec import encode
 from protocol.envelope import KeySigner
 from protocol.errors import (
     BackendError,
+    BackpressureError,
     BusyError,
     CancelledError,
     NoPeersError,
@@ -24,7 +27,17 @@ from protocol.errors import (
     UnknownRoundError,
 )
 from protocol.ids import PeerId, RoundId, peer_text
-from protocol.messages import Close, Decline, Invite, Phases, Profile, parse, seal, secret_hash
+from protocol.messages import (
+    Close,
+    Commit,
+    Decline,
+    Invite,
+    Phases,
+    Profile,
+    parse,
+    seal,
+    secret_hash,
+)
 from protocol.methods import AskId, AskParams, Progress
 from protocol.version import PROTOCOL
 from swarm.verify import verify
@@ -499,21 +512,41 @@ async def test_an_invite_replayed_after_it_was_forgotten_gives_the_same_commit(
 
 
 async def test_a_flood_of_repeats_costs_nobody_else_a_message(
-    autojump_clock: MockClock, network: FakeNetwork
+    autojump_clock: MockClock, network: FakeNetwork, caplog: pytest.LogCaptureFixture
 ) -> None:
     backends = [scripted("42"), scripted("41"), scripted("40"), scripted("39")]
-    async with nodes(network, backends) as swarm:
+    async with nodes(network, backends) as swarm, trio.open_nursery() as nursery:
         asker, hostile = swarm[0], swarm[-1]
-        real = hostile.mesh.send
+        send = hostile.mesh.send
+
+        async def flood(peer: PeerId, payload: bytes) -> None:
+            while True:
+                for _ in range(100):
+                    with suppress(BackpressureError):
+                        send(peer, payload)
+                await trio.sleep(0.0005)
 
         def repeat(peer: PeerId, payload: bytes) -> None:
-            for _ in range(limits.SEND_QUEUE_MESSAGES // 2):
-                real(peer, payload)
+            send(peer, payload)
+            if isinstance(parse(payload).message, Commit):
+                nursery.start_soon(flood, peer, payload)
 
         hostile.worker._post = repeat
         result = await asker.coordinator.ask(ASK, ignore)
-        assert result["answer"] == "42"
-        assert faults(result) == {}
+        nursery.cancel_scope.cancel()
+    assert result["answer"] == "42"
+    assert faults(result) == {}
+    assert "flooded" not in caplog.text
+
+
+async def test_what_work_brought_is_dropped_once_it_was_stopped() -> None:
+    applied: list[float] = []
+    scope = trio.CancelScope()
+    apply = working._unless_stopped(scope, applied.append)
+    apply(1.0)
+    scope.cancel()
+    apply(2.0)
+    assert applied == [1.0]
 
 
 async def test_finishing_what_was_cancelled_meanwhile(
