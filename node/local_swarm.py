@@ -6,7 +6,6 @@ stops processes, and talks to them only over their control sockets.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -259,14 +258,3 @@ def _tail(member: Member) -> str:
     except OSError:
         lines = []
     return f"The log of {member.spec.model} ({member.log}) ends:\n" + "\n".join(lines)
-
-
-def ready_line(member: Member) -> Mapping[str, Any]:
-    """The line of JSON that a daemon prints once it serves. Blocks until then."""
-    if member.process is None or member.process.stdout is None:
-        raise LocalSwarmError(f"{member.spec.model} is not running.")
-    line = member.process.stdout.readline()
-    if not line:
-        raise LocalSwarmError(_tail(member))
-    found: Mapping[str, Any] = json.loads(line)
-    return found
