@@ -319,6 +319,26 @@ def test_a_flood_is_cut_off() -> None:
     assert sum(entry.envelope.signer == bad.id for entry in heard) == 1
 
 
+def test_a_flood_of_ballots_for_a_closed_wave_is_cut_off() -> None:
+    """Being late in one wave does not end it, so there the number of messages does."""
+    bad = bad_peer()
+
+    def flood(peer: Peer, message: Message) -> list[Message | bytes]:
+        assert isinstance(message, Ballot)
+        if message.wave == 0:
+            return []
+        many = range(2 * limits.ENVELOPES_PER_PEER)
+        return [changed(message, wave=0, follows=bytes([number]) * 32) for number in many]
+
+    bad.rewrite[Ballot] = flood
+    swarm = _still_answers(among(12, bad).run())
+    assert swarm.faults == {"bad": "judge/late-ballot judge/malformed judge/no-ballot"}
+    _, _, opening = read(swarm.receipt)
+    assert opening is not None
+    heard = [entry for entry in opening.journal if isinstance(entry, Heard)]
+    assert sum(entry.envelope.signer == bad.id for entry in heard) == limits.ENVELOPES_PER_PEER + 1
+
+
 # --- links ------------------------------------------------------------------------------------
 
 
