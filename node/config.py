@@ -108,6 +108,11 @@ _ADDRESS: Final = re.compile(
 )
 
 
+def _device(value: str) -> None:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", value):
+        raise _Invalid("auto, cpu, mps, cuda or cuda:N")
+
+
 def _addresses(values: tuple[str, ...]) -> None:
     import ipaddress
 
@@ -152,9 +157,9 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("listen", "list", ("/ip4/0.0.0.0/tcp/4747",), "multiaddr to listen on", _listen),
     Key("bootstrap", "list", (), "multiaddr of a peer to connect to first", _bootstrap),
     Key("swarm", "text", "public", "name of the swarm; peers of another are refused", _name),
-    Key("model", "text", "bundled:general", "bundled name or model directory", _not_empty),
+    Key("model", "text", "bundled:general", "bundled name, directory or hub name", _not_empty),
     Key("backend", "text", "local", "what runs the model", _one_of("local", "scripted")),
-    Key("device", "text", "auto", "auto, cpu, cuda or cuda:N", _not_empty),
+    Key("device", "text", "auto", "auto, cpu, mps, cuda or cuda:N", _device),
     Key(
         "threads",
         "integer",

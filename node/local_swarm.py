@@ -13,11 +13,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NoReturn
 
 from node.client import Client
 from node.identity import KEY_FILE, load_or_create
@@ -95,9 +96,17 @@ class LocalSwarm:
     keep: bool = False
     members: list[Member] = field(default_factory=list)
     _sockets: Path | None = None
+    _handlers: dict[int, Any] = field(default_factory=dict)
 
     def __enter__(self) -> LocalSwarm:
-        """Make keys and addresses; nothing runs yet."""
+        """Make keys and addresses; nothing runs yet.
+
+        From here to the end SIGTERM and SIGHUP end this process by SystemExit, so that the
+        daemons end with it.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                self._handlers[number] = signal.signal(number, _leave)
         # Socket paths are short by law of the kernel (107 bytes), data directories are not.
         self._sockets = Path(tempfile.mkdtemp(prefix="swarmd-"))
         for index, (spec, port) in enumerate(
@@ -112,6 +121,9 @@ class LocalSwarm:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Stop what runs, unless it is kept."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         if self.keep:
             return
         self.stop()
@@ -228,6 +240,10 @@ class LocalSwarm:
             process.kill()
             process.wait()
         _close(process.stdout)
+
+
+def _leave(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _close(stream: IO[str] | None) -> None:

@@ -183,7 +183,7 @@ class Worker:
                     )
             except SwarmError as error:
                 _log.warning("the model failed: %s", error.user_text())
-                failed = partial(participant.failed, error.code)
+                failed = partial(participant.failed, str(error) or error.code)
                 self._feed(service, _unless_stopped(scope, failed))
             except Exception:
                 # A bug in a backend must not end the node; the asker hears that it failed.

@@ -20,6 +20,7 @@ import numpy as np
 import trio
 
 from node.local_swarm import LocalSwarm, Spec
+from protocol.errors import SwarmError
 from swarm.bradley_terry import Comparisons, fit
 
 QUESTION = "What is 6 * 7?"
@@ -47,7 +48,11 @@ def main() -> int:
     model.add_argument("--json", action="store_true")
     model.set_defaults(run=_model)
     options = parser.parse_args()
-    table = options.run(options)
+    try:
+        table = options.run(options)
+    except SwarmError as error:
+        print(f"bench: {error.user_text()}", file=sys.stderr)
+        return error.exit_code
     if options.json:
         print(json.dumps(table))
     return 0
@@ -76,7 +81,9 @@ def _measure_rounds(count: int, rounds: int) -> dict[str, Any]:
             asker = swarm.members[0].client
             for number in range(WARM_UP + rounds):
                 began = time.perf_counter()
-                result = asker.call("ask", {"question": QUESTION}, silence_s=120.0)
+                result = asker.call(
+                    "ask", {"question": QUESTION, "min_answers": 1}, silence_s=120.0
+                )
                 whole = 1000.0 * (time.perf_counter() - began)
                 if len(result["answers"]) != count or result["missing"]:
                     raise SystemExit(f"a round failed: {result['missing']}")

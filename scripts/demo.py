@@ -15,9 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from node.backends.bundled import bundled_names
+from node.identity import LOCK_FILE, DataDirLock
 from node.local_swarm import LocalSwarm, Member, Spec
 from protocol import limits
-from protocol.errors import EXIT_CANCELLED, EXIT_INVALID, SwarmError
+from protocol.errors import (
+    EXIT_CANCELLED,
+    EXIT_INVALID,
+    EXIT_USAGE,
+    DataDirError,
+    SwarmError,
+)
 
 QUESTION = "Tom has 47 apples and buys 38 more. How many apples does Tom have now?"
 ROOT = Path(__file__).resolve().parent.parent / ".demo"
@@ -27,6 +34,13 @@ BIN = Path(sys.executable).parent
 def main() -> int:
     """Run the demo; the exit code is that of `swarm ask`, or 9 if the receipt does not hold."""
     options = _options()
+    running = _running()
+    if running:
+        print(
+            f"demo: the daemons of an earlier demo run on. Stop them first: kill {running}",
+            file=sys.stderr,
+        )
+        return EXIT_USAGE
     shutil.rmtree(ROOT, ignore_errors=True)
     names = bundled_names()
     specs = [
@@ -59,9 +73,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--keep", action="store_true", help="leave the daemons running")
     options = parser.parse_args()
+    if not options.question.strip():
+        parser.error("the question is empty")
     if not 2 <= options.nodes <= limits.COMMITTEE:
         parser.error(f"--nodes takes 2 to {limits.COMMITTEE}")
     return options
+
+
+def _running() -> str:
+    """Process ids of daemons that hold the data directories of an earlier demo."""
+    found = []
+    for folder in sorted(ROOT.glob("node*")):
+        try:
+            DataDirLock.acquire(folder).release()
+        except DataDirError:
+            found.append((folder / LOCK_FILE).read_text().strip())
+    return " ".join(found)
 
 
 class _Status:
@@ -100,8 +127,8 @@ def _people(asker: Member, question: str) -> int:
     if not rounds or not rounds[0]["round"]:
         return asked.returncode
     print("\nWhy:", flush=True)
-    subprocess.run([BIN / "swarm", "why", f"--socket={asker.socket}", rounds[0]["round"]])
     receipt = asker.data_dir / "receipts" / f"{rounds[0]['round']}.receipt"
+    subprocess.run([BIN / "swarm", "why", receipt])
     print("\nThe receipt, checked offline:", flush=True)
     checked = subprocess.run([BIN / "swarm", "receipt", "verify", receipt])
     print(f"\n{receipt}")

@@ -32,6 +32,8 @@ from swarm.seeded import Stream
 
 ROOT = Path(__file__).resolve().parent.parent / ".evaluation"
 TIMEOUT_S = 60.0
+DRAWS = 50
+"""Draws for each question, before its family counts as exhausted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,10 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="answers so far, one a line")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.questions < 2 or options.nodes < 2:
+        parser.error("--questions and --nodes take 2 or more")
+    return options
 
 
 def _tasks(count: int, seed: int, split: Split) -> list[Task]:
@@ -90,12 +95,14 @@ def _tasks(count: int, seed: int, split: Split) -> list[Task]:
     tasks: list[Task] = []
     seen: set[tuple[object, ...]] = set()
     names = tuple(FAMILIES)
-    while len(tasks) < count:
+    for _ in range(DRAWS * count):
+        if len(tasks) == count:
+            return tasks
         task = sample(stream, split, names[len(tasks) % len(names)])
         if (task.family, *task.key) not in seen:
             seen.add((task.family, *task.key))
             tasks.append(task)
-    return tasks
+    raise SystemExit(f"there are too few held-out operands for {count} questions; ask fewer")
 
 
 def _resume(out: Path, tasks: Sequence[Task]) -> list[Measured]:
@@ -244,7 +251,7 @@ def _accuracy(values: Sequence[float]) -> dict[str, Any]:
 def _text(table: Mapping[str, Any], done: Sequence[Measured]) -> str:
     families = sorted(table["families"])
     head = f"{table['questions']} held-out questions through real daemons, % right (± 95 %)"
-    lines = [head, " " * 46 + " ".join(f"{name[:6]:>6}" for name in families)]
+    lines = [head, " " * 51 + " ".join(f"{name[:6]:>6}" for name in families)]
     for name, row in table["rules"].items():
         shown = f"{name} ({row['model']})" if "model" in row else name
         key = f"single {row['model']}" if "model" in row else name
@@ -253,7 +260,7 @@ def _text(table: Mapping[str, Any], done: Sequence[Measured]) -> str:
             values = [one.right[key] for one in done if one.family == family]
             cells.append(f"{100 * statistics.fmean(values):6.0f}")
         cell = f"{100 * row['accuracy']:5.1f} ±{100 * row['ci95']:4.1f}"
-        lines.append(f"{shown[:33]:33} {cell:>11} " + " ".join(cells))
+        lines.append(f"{shown[:38]:38} {cell:>11} " + " ".join(cells))
     gain = table["consensus_minus_plurality"]
     lines.append(
         f"consensus minus plurality, paired: {100 * gain['accuracy']:+.1f} ± "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -28,7 +29,7 @@ _OUTCOMES: Final[Mapping[str, tuple[int, str]]] = {
     ),
     "partial": (
         errors.EXIT_PARTIAL,
-        "The deadline passed before the judging was complete.",
+        "Fewer peers answered than were asked for.",
     ),
     "no-peers": (errors.EXIT_NO_PEERS, "Not enough peers answered."),
     "none-right": (
@@ -101,7 +102,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _question(words: list[str]) -> str:
     if words != ["-"]:
-        return " ".join(words)
+        question = " ".join(words)
+        if not question.strip():
+            raise UsageError("The question is empty.")
+        return question
     data = sys.stdin.buffer.read(limits.QUESTION_BYTES + 2)
     try:
         return data.decode().rstrip("\r\n")
@@ -140,6 +144,10 @@ def _print(result: Any, as_json: bool, live: bool) -> int:
     if isinstance(given, int) and 0 <= given <= 255:
         code = given
     answer = result.get("answer") if isinstance(result, dict) else None
+    if code == errors.EXIT_NO_PEERS:
+        remark = _OUTCOMES["no-peers"][1]
+    if outcome == "partial":
+        remark += "".join(f" {reason}." for reason in _reasons(result))
     if as_json:
         print_json(result)
     elif live:
@@ -152,9 +160,18 @@ def _print(result: Any, as_json: bool, live: bool) -> int:
             note(remark)
             if get_text(result, "plurality"):
                 note(f"Most peers gave: {get_text(result, 'plurality')}")
-            if get_text(result, "round"):
-                note(f"Why: swarm why {get_text(result, 'round')[:_SHORT]}")
+            if get_text(result, "receipt"):
+                note(f"Why: swarm why {line(get_text(result, 'receipt'))}")
     return code
+
+
+def _reasons(result: Any) -> list[str]:
+    """Why answers are missing, equal reasons counted."""
+    found = Counter(
+        line(f"{get_text(row, 'kind')} ({get_text(row, 'detail')})", 120)
+        for row in get_list(result, "missing")
+    )
+    return [f"{count} {reason}" for reason, count in found.items()]
 
 
 def _print_for_person(result: Any, answer: object, remark: str) -> None:
@@ -188,5 +205,4 @@ def _print_for_person(result: Any, answer: object, remark: str) -> None:
         print(f"missing {line(get_text(row, 'peer')[-_SHORT:])}: {line(' '.join(words))}")
     if get_text(result, "receipt"):
         print(f"receipt {line(get_text(result, 'receipt'))}")
-    if get_text(result, "round"):
-        print(f"why: swarm why {line(get_text(result, 'round')[:_SHORT])}")
+        print(f"why: swarm why {line(get_text(result, 'receipt'))}")

@@ -117,17 +117,21 @@ def _parser() -> _Parser:
 
     ask = _command(commands, "ask", "ask:run", "put a question to the swarm")
     ask.add_argument("question", nargs="+", metavar="QUESTION", help="the question; - reads stdin")
-    ask.add_argument("--timeout", type=float, metavar="SECONDS", help="close with what is there by")
-    ask.add_argument("--min-answers", type=int, metavar="N", help="fewest answers to go on with")
+    ask.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", help="close with what is there by"
+    )
+    ask.add_argument("--min-answers", type=_count, metavar="N", help="fewest answers to go on with")
     _daemon_flags(ask)
 
     _daemon_flags(_command(commands, "status", "listings:status", "how this node is"))
     _daemon_flags(_command(commands, "peers", "listings:peers", "the peers connected now"))
     history = _command(commands, "history", "listings:history", "the latest questions")
-    history.add_argument("--limit", type=int, default=20, metavar="N", help="how many (20)")
+    history.add_argument("--limit", type=_count, default=20, metavar="N", help="how many (20)")
     _daemon_flags(history)
     why = _command(commands, "why", "why:run", "why a round chose its answer")
-    why.add_argument("round", metavar="ROUND", help="the round's id, or how it begins")
+    why.add_argument(
+        "round", metavar="ROUND", help="the round's id, or how it begins, or a receipt file"
+    )
     _daemon_flags(why)
 
     receipt = _group(commands, "receipt", "check a receipt, with no node and no network")
@@ -144,6 +148,20 @@ def _parser() -> _Parser:
     show.add_argument("--running", action="store_true", help="as the running daemon has it")
     _daemon_flags(show)
     return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.5 <= value <= 900:
+        raise argparse.ArgumentTypeError("it takes 0.5 to 900 seconds")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("it takes 1 or more")
+    return value
 
 
 def _group(commands: Any, name: str, about: str) -> Any:

@@ -27,7 +27,7 @@ def show(args: argparse.Namespace) -> int:
     """Print what the receipt says, believing it."""
     from swarm.explain import describe
 
-    found = describe(_read(args.file))
+    found = describe(read_receipt(args.file))
     if args.json:
         print_json(found)
         return EXIT_ANSWER
@@ -54,12 +54,14 @@ def verify(args: argparse.Namespace) -> int:
     """Check signatures, schedule and arithmetic."""
     from swarm.verify import verify
 
-    report = verify(_read(args.file))
+    report = verify(read_receipt(args.file))
     if args.json:
         print_json(report.as_json())
     else:
         _print_lines(report.lines)
         _complain(report.problems)
+        if report.ok:
+            print("The receipt holds.")
     return EXIT_ANSWER if report.ok else EXIT_INVALID
 
 
@@ -67,7 +69,7 @@ def replay(args: argparse.Namespace) -> int:
     """Compute the winner again from the ballots."""
     from swarm.replay import replay
 
-    found = replay(_read(args.file))
+    found = replay(read_receipt(args.file))
     if args.json:
         print_json(found.as_json())
     else:
@@ -79,7 +81,13 @@ def replay(args: argparse.Namespace) -> int:
     return EXIT_ANSWER if found.ok else EXIT_INVALID
 
 
-def _read(name: str) -> bytes:
+def read_receipt(name: str) -> bytes:
+    """The bytes of a receipt file, or of stdin for ``-``.
+
+    Raises:
+        UsageError: it cannot be read.
+        ReceiptError: it is larger than a receipt can be.
+    """
     try:
         if name == "-":
             data = sys.stdin.buffer.read(limits.RECEIPT_BYTES + 1)

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import re
+from pathlib import Path
 from typing import Any
 
 from node.cli.daemon import client, params
+from node.cli.receipt import read_receipt
 from node.cli.text import columns, get_list, get_number, get_text, line, percent, print_json
+from protocol.errors import UsageError
 from protocol.methods import WhyParams
 
 _ANSWER_CHARS = 60
 _PEER_CHARS = 8
+_CANNOT_TELL = 0.45
+"""A judge that gives the winner less than this dissents; from here to even it cannot tell."""
+_ROUND = re.compile(r"[0-9a-f]{4,64}")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print why a round chose its answer."""
-    result = client(args).call("why", params(WhyParams, {"round": args.round.lower()}))
+    """Print why a round chose its answer: from a receipt file, or from the daemon that asked."""
+    if Path(args.round).is_file():
+        from swarm.explain import explain
+
+        result: Any = explain(read_receipt(args.round))
+    elif _ROUND.fullmatch(args.round.lower()):
+        result = client(args).call("why", params(WhyParams, {"round": args.round.lower()}))
+    else:
+        raise UsageError(
+            f"{args.round!r} is neither a receipt file nor a round id (4 to 64 hex digits; "
+            "`swarm history` lists them)."
+        )
     if args.json:
         print_json(result)
     else:
@@ -47,7 +64,22 @@ def explanation(result: Any) -> list[str]:
     out += _matrix(labels, get_list(result, "matrix"))
     out += _verdict(result)
     out += _judges(get_list(result, "judges"))
+    out += failures(get_list(result, "faults"))
     return out
+
+
+def failures(faults: list[Any]) -> list[str]:
+    """A table of who failed and how."""
+    rows = [
+        (
+            line(get_text(row, "peer")[-_PEER_CHARS:]),
+            line(get_text(row, "phase")),
+            line(get_text(row, "kind")),
+            line(get_text(row, "detail"), _ANSWER_CHARS),
+        )
+        for row in faults
+    ]
+    return ["", columns(("FAILED", "PHASE", "HOW", "DETAIL"), rows)] if rows else []
 
 
 def _matrix(labels: list[str], matrix: list[Any]) -> list[str]:
@@ -74,10 +106,10 @@ def _verdict(result: Any) -> list[str]:
     if isinstance(flip, dict):
         ballots = get_number(flip, "ballots")
         if ballots is None:
-            out.append("No set of ballots would flip it.")
+            out.append("Turning ballots round does not change it.")
         else:
             to = line(get_text(flip, "to"), _ANSWER_CHARS)
-            out.append(f"Fewest ballots to flip it: {ballots:.0f}" + (f", to: {to}" if to else ""))
+            out.append(f"Ballots turned round that change it: {ballots:.0f}, to: {to}")
     return ["", *out] if out else []
 
 
@@ -88,8 +120,8 @@ def _judges(judges: list[Any]) -> list[str]:
     dissent = 0
     for judge in judges:
         share = get_number(judge, "for_winner")
-        # As it is shown: 0.50 is a judge that cannot tell, not one that dissents.
-        dissent += share is not None and round(share, 2) < 0.5
+        dissents = share is not None and share < _CANNOT_TELL
+        dissent += dissents
         rows.append(
             (
                 line(get_text(judge, "peer")[-_PEER_CHARS:]),
@@ -97,9 +129,10 @@ def _judges(judges: list[Any]) -> list[str]:
                 get_text(judge, "own") or "–",
                 _decimal(share),
                 f"{get_number(judge, 'abstained') or 0:.0f}",
+                "dissents" if dissents else "",
             )
         )
-    table = columns(("JUDGE", "MODEL", "OWN", "FOR WINNER", "ABSTAINED"), rows)
+    table = columns(("JUDGE", "MODEL", "OWN", "FOR WINNER", "ABSTAINED", ""), rows)
     return ["", table, f"{dissent} of {len(judges)} judges dissent."]
 
 

@@ -57,10 +57,10 @@ def test_relative_xdg_directories_are_ignored(tmp_path: Path, environ: dict[str,
 def test_flags_beat_environment_beats_file_beats_defaults(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
-    flags = write(tmp_path, 'swarm = "a"\nmodel = "a"\ndevice = "a"\n')
+    flags = write(tmp_path, 'swarm = "a"\nmodel = "a"\ndevice = "cpu"\n')
     environ |= {"SWARMD_SWARM": "b", "SWARMD_MODEL": "b"}
     found = config.load(flags | {"swarm": "c", "listen": None}, environ)
-    assert (found.swarm, found.model, found.device, found.backend) == ("c", "b", "a", "local")
+    assert (found.swarm, found.model, found.device, found.backend) == ("c", "b", "cpu", "local")
     assert [found.sources[key] for key in ("swarm", "model", "device", "backend")] == [
         "flag --swarm",
         "env SWARMD_MODEL",
@@ -287,3 +287,9 @@ def test_the_configuration_loads_without_the_daemon_s_libraries() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
     assert done.stdout == b"set()\n"
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "CPU"])
+def test_a_device_that_is_none(device: str) -> None:
+    with pytest.raises(ConfigError, match="device"):
+        config.load({"device": device}, {"HOME": "/"})
