@@ -13,7 +13,7 @@ import torch
 import transformers
 import trio
 
-from node.backends import bundled, local
+from node.backends import bundled, causal, local
 from node.backends.base import GenerateRequest, JudgeRequest
 from node.backends.causal import CausalModel, Style, shared_prefix
 from node.backends.local import LocalBackend, preference
@@ -129,6 +129,27 @@ async def test_batched_letters_equal_one_by_one(backend: LocalBackend) -> None:
         assert verdict == pytest.approx(alone[0], abs=1e-4)
         assert verdict == pytest.approx(letter_by_hand(model, request, pair), abs=1e-4)
     assert len({round(verdict or 0, 4) for verdict in batched}) > 1
+
+
+async def test_a_long_prefix_is_judged_in_small_batches(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row of a batch holds its own copy of the prefix: their sum is what is bounded."""
+    pairs = tuple(itertools.permutations(range(3), 2))
+    request = JudgeRequest("What?", ("one", "two", "three"), pairs, "0123456789abcdef")
+    whole = await backend.judge(request)
+    sizes: list[int] = []
+    real = CausalModel._continue
+
+    def counted(self: CausalModel, cache: Any, past: int, suffixes: Any, *more: Any) -> Any:
+        sizes.append(len(suffixes))
+        return real(self, cache, past, suffixes, *more)
+
+    monkeypatch.setattr(CausalModel, "_continue", counted)
+    monkeypatch.setattr(causal, "_CACHED_TOKENS", 1)
+    apart = await backend.judge(request)
+    assert sizes == [1] * len(pairs)
+    assert apart == pytest.approx(whole, abs=1e-4)
 
 
 async def test_more_pairs_than_one_batch(backend: LocalBackend) -> None:

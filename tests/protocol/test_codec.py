@@ -310,3 +310,12 @@ def test_a_declared_length_costs_no_memory(kind: Any, data: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1 << 20
+
+
+def test_an_error_quotes_strangers_harmlessly_and_briefly() -> None:
+    """The text goes to a log and a terminal, and the bytes are a stranger's."""
+    hostile = "\x1b[2J\nfake log line " + "x" * 10_000
+    with pytest.raises(DecodeError) as caught:
+        decode(msgspec.msgpack.encode({"type": hostile}), AnyMessage)  # type: ignore[arg-type]
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300

@@ -9,6 +9,7 @@ import pytest
 from protocol.errors import ReceiptError
 from protocol.receipt import read, write
 from swarm.explain import describe, explain
+from tests.swarm.builders import changed, signed
 from tests.swarm.virtual import Peer, VirtualSwarm, knows
 
 ANSWERS = ("42", "41", "41", "42.0", "7")
@@ -106,3 +107,20 @@ def test_describe_with_and_without_the_opening() -> None:
 def test_damage_is_a_receipt_error(function: Any) -> None:
     with pytest.raises(ReceiptError):
         function(five()[:-1])
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [{"winner": 1}, {"winner": 40}, {"scores": ()}, {"shares": (1, 1, 1)}],
+    ids=lambda bend: f"{next(iter(bend))}",
+)
+@pytest.mark.parametrize("function", [describe, explain])
+def test_a_core_that_its_journal_contradicts_is_not_explained(
+    function: Any, bend: dict[str, Any]
+) -> None:
+    """Signed again by its asker, so that only the contradiction gives it away."""
+    swarm = VirtualSwarm([Peer(f"p{i}", one, knows("42")) for i, one in enumerate(ANSWERS)]).run()
+    _, core, opening = read(swarm.receipts[0])
+    lie = changed(core, result=changed(core.result, **bend))
+    with pytest.raises(ReceiptError, match="differs"):
+        function(signed(swarm, lie, opening))
