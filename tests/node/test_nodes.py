@@ -246,6 +246,19 @@ async def test_a_failing_disk_ends_the_question_not_the_node(
         assert (await asker.coordinator.ask(ASK, ignore))["answer"] == "42"
 
 
+async def test_a_disk_that_fails_twice_does_not_hide_what_ended_the_question(
+    autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
+
+        async def full(*arguments: object) -> None:
+            raise StoreError("the disk is full")
+
+        monkeypatch.setattr(swarm[0].store, "fail", full)
+        with pytest.raises(NoPeersError):
+            await swarm[0].coordinator.ask(AskParams(QUESTION, min_answers=3), ignore)
+
+
 async def test_too_many_questions_are_refused_before_they_are_accepted(
     autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:

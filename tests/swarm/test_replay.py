@@ -126,6 +126,17 @@ def test_entries_after_the_end_change_nothing() -> None:
     assert again.winner == "42"
 
 
+def test_entries_after_the_end_are_not_even_checked() -> None:
+    """Else a file full of them would cost its reader a signature check each."""
+    swarm = VirtualSwarm(honest(3)).run()
+    _, core, opening = read(swarm.receipt)
+    assert opening is not None
+    heard = next(entry for entry in opening.journal if isinstance(entry, Heard))
+    forged = changed(heard, envelope=changed(heard.envelope, signature=bytes(64)))
+    again = replay(signed(swarm, core, changed(opening, journal=(*opening.journal, forged))))
+    assert again.problems == ("The replay differs from the receipt in: opening.",)
+
+
 def test_when_things_came_changes_nothing_but_the_journal() -> None:
     """Times are for people: with all of them zero the same follows."""
     swarm = _troubled()
