@@ -79,6 +79,12 @@ class RefusedError(ProtocolError):
     code = "refused"
 
 
+class ProofError(ProtocolError):
+    """This proof does not convict its signer."""
+
+    code = "proof"
+
+
 class WrongSwarmError(ProtocolError):
     """The peer belongs to another swarm."""
 
@@ -243,6 +249,20 @@ class UnknownRoundError(SwarmError):
     """This node knows no such round. `swarm history` lists those it knows."""
 
     code = "unknown-round"
+    exit_code = EXIT_USAGE
+
+
+class UnknownPeerError(SwarmError):
+    """This node knows no such peer. `swarm capability` lists those it knows."""
+
+    code = "unknown-peer"
+    exit_code = EXIT_USAGE
+
+
+class UngradableError(SwarmError):
+    """The grade does not fit the round."""
+
+    code = "ungradable"
     exit_code = EXIT_USAGE
 
 

@@ -22,6 +22,9 @@ COMMITTEE: Final = 48
 """Peers invited to one round."""
 ROWS_PER_BALLOT: Final = 512
 WAVES: Final = 16
+STAGES: Final = 8
+DUELS: Final = 64
+"""Draws that choose the pairs of an adaptive wave."""
 PHASE_MS: Final = 15 * 60 * 1000
 """The longest phase that a participant agrees to."""
 TEXT_CHARS: Final = 256
@@ -29,10 +32,13 @@ TEXT_CHARS: Final = 256
 
 # --- a node ---------------------------------------------------------------------------------------
 ROUNDS_AT_ONCE: Final = 16
-"""Rounds that a node takes part in at once, all askers together."""
+"""Rounds of others that a node takes part in at once, all askers together."""
 ROUNDS_PER_ASKER: Final = 4
-ROUNDS_REMEMBERED: Final = 4096
-"""Ended round ids kept, so that an Invite cannot be replayed."""
+STRANGERS_AT_ONCE: Final = 4
+"""Rounds served at once for all those together that have not served this node as much."""
+ROUNDS_REMEMBERED: Final = 1 << 20
+"""Ids kept on disk of rounds with a Commit of this node, newest first, so that none is answered
+twice. An asker that wants one forgotten has to make the model answer that many Invites."""
 ASKS_AT_ONCE: Final = 4
 ASKS_QUEUED: Final = 256
 """Accepted questions that wait; beyond this `ask` is refused before it is accepted."""
@@ -46,6 +52,42 @@ SEND_QUEUE_BYTES: Final = 8 << 20
 INBOX_MESSAGES: Final = 1024
 MALFORMED_PER_PEER: Final = 8
 """Malformed payloads in one connection before it is closed."""
+
+# --- what peers know of each other ----------------------------------------------------------------
+PROOF_BYTES: Final = 24 << 10
+"""A Commit and a Reveal with the longest answer, or two of any other message that may convict."""
+PROOFS_PER_PEER: Final = 96
+"""Unknown proofs of one peer that are verified at once; the rest is dropped unread."""
+PROOFS_TOLD: Final = 32
+"""Proofs in force that a newly connected peer is told."""
+PROOFS_RELAYED: Final = 32
+"""Proofs against strangers, heard from others, that are passed on at once. With those told it is
+less than a peer takes, so that whoever floods leaves room for what a node finds itself."""
+PROOFS_PER_HOUR: Final = 60
+"""How many more are verified for each peer in an hour; half as many are passed on."""
+STRIKES: Final = 1024
+"""Strikes remembered, whoever they are against."""
+STRIKES_PER_PEER: Final = 8
+STRIKE_S: Final = 30 * 24 * 3600
+"""How long a proof excludes its signer, in seconds."""
+TASKS_POSED: Final = 1 << 18
+"""Names of calibration tasks kept on disk, so that none is put twice."""
+CALIBRATE_ROUNDS: Final = 1000
+"""Calibration rounds in one `calibrate` call."""
+HINT_SUMS: Final = 1024
+"""Sums in one day's hints."""
+HINT_DAYS: Final = 7
+"""How long after its day a hint may be valid."""
+VERIFIERS: Final = 64
+"""Verifiers trusted by name, and strangers whose hints are kept."""
+RUMOURS: Final = 1 << 14
+"""Sums kept of all strangers together."""
+PEERS_TRIED: Final = 1024
+"""Peers whose calibration record is kept."""
+TRIALS: Final = 1 << 12
+"""Graded rounds kept on disk, the newest."""
+ACCOUNTS: Final = 1024
+"""Peers whose service is remembered."""
 
 # --- the control socket ---------------------------------------------------------------------------
 RPC_LINE_BYTES: Final = 1 << 20

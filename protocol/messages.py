@@ -18,6 +18,8 @@ Ack      asker → judge    the asker has that Ballot, and cannot deny it
 WaveClose asker → judges  fixes the set of Ballots so far; opens the next wave or ends judging
 Close    asker → peers    the outcome and the receipt's digest
 Profile  peer → peer      what the peer runs
+ProofNotice peer → peer   two signed messages that convict their signer
+Hints    peer → peer      what its calibration of a day has shown
 ======== ================ ==================================================================
 """
 
@@ -50,6 +52,7 @@ Count = Annotated[int, Meta(ge=0, le=2**48)]
 ClassIndex = Annotated[int, Meta(ge=0, lt=limits.COMMITTEE)]
 WaveIndex = Annotated[int, Meta(ge=0, lt=limits.WAVES)]
 Probability = Annotated[int, Meta(ge=0, le=MICRO)]
+Stages = Annotated[int, Meta(ge=1, le=limits.STAGES)]
 
 
 DeclineReason = Literal["busy", "refused", "failed", "unsupported"]
@@ -83,16 +86,18 @@ class Model(Part, frozen=True):
     content_id: ShortText
 
 
-class Invite(Message, frozen=True, tag="invite"):
-    """Opens a round.
+class Invite(Message, frozen=True, tag="invite", omit_defaults=True):
+    """Opens a round. Defaults are left out of its bytes: a plain round reads as it always did.
 
     Attributes:
         swarm: a round belongs to one swarm.
         nonce: makes the round's id unique and hides the question behind it.
         answer_bytes: answers longer than this, in UTF-8, count as missing.
         answer_tokens: what a model should need at most.
-        secret_hash: digest of the asker's secret, which later goes into the pair seed, so that
-            the asker cannot choose the seed once it has seen the answers.
+        secret_hash: fixes the asker's secrets, which later go into the pair seeds, so that the
+            asker cannot choose a seed once it has seen the answers; see :func:`stage_secret`.
+        adaptive: judging goes on in many small waves, see :mod:`swarm.pairing`.
+        stages: how many Rosters there may be.
     """
 
     version: Count
@@ -103,6 +108,8 @@ class Invite(Message, frozen=True, tag="invite"):
     answer_tokens: Annotated[int, Meta(ge=1, le=limits.ANSWER_TOKENS)]
     phases: Phases
     secret_hash: Hash
+    adaptive: bool = False
+    stages: Stages = 1
 
 
 class Commit(Message, frozen=True, tag="commit"):
@@ -129,10 +136,15 @@ class RosterEntry(Part, frozen=True):
 
 
 class Roster(Message, frozen=True, tag="roster"):
-    """Who answers. ``entries`` are sorted by peer; a second one for a stage is refused."""
+    """Who answers. ``entries`` are sorted by peer; a second one for a stage is refused.
+
+    Attributes:
+        stage: how many Rosters of this round came before.
+        previous: digest of the last of them, zeros in the first.
+    """
 
     round: Round32
-    stage: Annotated[int, Meta(ge=0, lt=limits.WAVES)]
+    stage: Annotated[int, Meta(ge=0, lt=limits.STAGES)]
     previous: Hash
     entries: Annotated[tuple[RosterEntry, ...], Meta(min_length=1, max_length=limits.COMMITTEE)]
 
@@ -154,7 +166,7 @@ class SlateEntry(Part, frozen=True):
 
 
 class Slate(Message, frozen=True, tag="slate"):
-    """All that is to be judged, in the order of the Roster, and the asker's secret."""
+    """All that is to be judged, in the order of the Roster, and the asker's secret for it."""
 
     round: Round32
     roster: Hash
@@ -191,11 +203,20 @@ class Ack(Message, frozen=True, tag="ack"):
     ballot: Hash
 
 
-class WaveClose(Message, frozen=True, tag="wave-close"):
+class Duel(Part, frozen=True):
+    """A contested pair of classes, ``first < second``, and how many of the draws fell on it."""
+
+    first: ClassIndex
+    second: ClassIndex
+    draws: Annotated[int, Meta(ge=1, le=limits.DUELS)]
+
+
+class WaveClose(Message, frozen=True, tag="wave-close", omit_defaults=True):
     """Fixes the ballots of this wave: ``ballots = ballot_set(digests)``.
 
     Attributes:
         more: another wave follows; otherwise judging has ended.
+        duels: in the adaptive schedule, what the next wave's pairs are drawn from; sorted.
     """
 
     round: Round32
@@ -203,6 +224,7 @@ class WaveClose(Message, frozen=True, tag="wave-close"):
     wave: WaveIndex
     ballots: Hash
     more: bool
+    duels: Annotated[tuple[Duel, ...], Meta(max_length=limits.DUELS)] = ()
 
 
 class Close(Message, frozen=True, tag="close"):
@@ -214,17 +236,75 @@ class Close(Message, frozen=True, tag="close"):
 
 
 class Profile(Message, frozen=True, tag="profile"):
-    """What a peer runs, sent when a link comes up."""
+    """What a peer runs, sent when a link comes up. Claims, all of it.
+
+    Attributes:
+        parameters, context_tokens: 0 where unknown.
+        energy: microjoules for each generated token, 0 where unknown.
+    """
 
     model: Model
     parameters: Count
     context_tokens: Count
     serves: bool
+    energy: Count = 0
+
+
+class Proof(Part, frozen=True):
+    """Two messages of one signer that no honest peer signs both; see :mod:`protocol.proofs`."""
+
+    first: Envelope
+    second: Envelope
+
+
+class ProofNotice(Message, frozen=True, tag="proof"):
+    """Somebody is convicted, whoever says so."""
+
+    proof: Proof
+
+
+HashText = Annotated[str, Meta(max_length=64)]
+TopicText = Annotated[str, Meta(max_length=64)]
+FiveCounts = tuple[Count, Count, Count, Count, Count]
+
+
+class Sum(Part, frozen=True):
+    """What one peer did in the calibration of a day, in 1e-6.
+
+    Attributes:
+        model: content id that the peer claimed.
+        topic: a task family, empty where it is none.
+        rounds: questions behind the counts, whole.
+        judge_right, judge_total: pairs with one right answer, by stated sureness.
+    """
+
+    peer: Key
+    model: HashText
+    topic: TopicText
+    rounds: Count
+    judge_right: FiveCounts
+    judge_total: FiveCounts
+    answer_right: Count
+    answer_total: Count
+
+
+class Hints(Message, frozen=True, tag="hints"):
+    """What the signer's own calibration of a day has shown. Weighs only with those who trust it.
+
+    Attributes:
+        day: days since 1970-01-01 UTC.
+        expires: Unix time in seconds.
+        sums: sorted by peer, model and topic.
+    """
+
+    day: Count
+    expires: Count
+    sums: Annotated[tuple[Sum, ...], Meta(max_length=limits.HINT_SUMS)]
 
 
 FromAsker = Invite | Roster | Slate | Ack | WaveClose | Close
 FromPeer = Commit | Decline | Reveal | Ballot
-AnyMessage = FromAsker | FromPeer | Profile
+AnyMessage = FromAsker | FromPeer | Profile | ProofNotice | Hints
 _ANY = cast("type[AnyMessage]", AnyMessage)
 
 
@@ -238,6 +318,20 @@ def secret_hash(secret: bytes) -> Digest:
     return digest("secret", secret)
 
 
+def stage_secret(secret: bytes, later: int) -> bytes:
+    """The asker's secret for a stage that ``later`` stages may follow.
+
+    A hash chain (Lamport 1981): each stage's is the digest of the next one's, and the Invite
+    shows the digest of the first, so that it fixes all and one tells nothing of those to come.
+
+    Args:
+        secret: the last one, 32 random bytes.
+    """
+    for _ in range(later):
+        secret = secret_hash(secret)
+    return secret
+
+
 def commitment(round_id: RoundId, peer: PeerId, salt: bytes, answer: str) -> Digest:
     """What a Commit shows of an answer. Bound to peer and round: a copied one opens for nobody."""
     return digest("commit", round_id, peer, salt, digest("answer", answer))
@@ -247,7 +341,7 @@ def pair_seed(secret: bytes, roster: Digest, salts: tuple[bytes | None, ...]) ->
     """The seed of all choices in judging.
 
     Args:
-        secret: the asker's, fixed by the Invite.
+        secret: the asker's for this stage, fixed by the Invite.
         roster: digest of the Roster.
         salts: in roster order; None (zeros) where a Reveal is missing.
     """

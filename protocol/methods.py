@@ -37,11 +37,19 @@ class AskParams(Struct, frozen=True, forbid_unknown_fields=True):
         question: what is asked; 1 to ``limits.QUESTION_BYTES`` bytes of UTF-8.
         timeout_s: seconds until the round closes with what it has; None: as configured.
         min_answers: fewer answers than this are "no peers"; None: as configured.
+        peers: at most so many are asked; None: as many as serve best.
+        answer_tokens: what an answer may take; None: as usual.
+        energy_j: joules for all answers together, as far as peers advertise what they use.
+        stop_at: judging ends once the winner's confidence reaches this; None: as configured.
     """
 
     question: Annotated[str, Meta(min_length=1)]
     timeout_s: Annotated[float, Meta(gt=0, le=TIMEOUT_S)] | None = None
     min_answers: Annotated[int, Meta(ge=1, le=limits.COMMITTEE)] | None = None
+    peers: Annotated[int, Meta(ge=1, le=limits.COMMITTEE)] | None = None
+    answer_tokens: Annotated[int, Meta(ge=1, le=limits.ANSWER_TOKENS)] | None = None
+    energy_j: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+    stop_at: Annotated[float, Meta(gt=0, lt=1)] | None = None
 
     def __post_init__(self) -> None:
         if not self.question.strip():
@@ -51,6 +59,8 @@ class AskParams(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(
                 f"the question has {size} bytes, at most {limits.QUESTION_BYTES} are taken"
             )
+        if (self.peers or limits.COMMITTEE) < (self.min_answers or 1):
+            raise ValueError("fewer peers are to be asked than are to answer")
 
 
 class CancelParams(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +81,36 @@ class WhyParams(Struct, frozen=True, forbid_unknown_fields=True):
     round: Annotated[str, Meta(pattern=r"^[0-9a-f]{4,64}\Z")]
 
 
+class GradeParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether the answer of a round was right.
+
+    Attributes:
+        round: the first hex digits of its id.
+        answer: the right answer, where it is known.
+    """
+
+    round: Annotated[str, Meta(pattern=r"^[0-9a-f]{4,64}\Z")]
+    right: bool
+    answer: Annotated[str, Meta(min_length=1, max_length=limits.ANSWER_BYTES)] | None = None
+
+
+class CalibrateParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """How many calibration rounds to run now."""
+
+    rounds: Annotated[int, Meta(ge=1, le=limits.CALIBRATE_ROUNDS)] = 30
+
+
+class CapabilityParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose capability: the first or last characters of its peer id; None: of all.
+
+    Attributes:
+        topic: weights and curves for questions of this topic; None: for unknown topics.
+    """
+
+    peer: Annotated[str, Meta(min_length=4, max_length=64)] | None = None
+    topic: Annotated[str, Meta(max_length=limits.TEXT_CHARS)] | None = None
+
+
 METHODS: Final[Mapping[str, type[Struct]]] = {
     "ask": AskParams,
     "cancel": CancelParams,
@@ -78,11 +118,14 @@ METHODS: Final[Mapping[str, type[Struct]]] = {
     "peers": Nothing,
     "history": HistoryParams,
     "why": WhyParams,
+    "grade": GradeParams,
+    "calibrate": CalibrateParams,
+    "capability": CapabilityParams,
     "config": Nothing,
     "shutdown": Nothing,
 }
-"""Every method and the type of its params. ``ask`` and ``why`` return a JSON object, the others
-the struct of that name below, ``shutdown`` an empty object."""
+"""Every method and the type of its params. ``ask``, ``why`` and ``capability`` return a JSON
+object, the others the struct of that name below, ``shutdown`` an empty object."""
 
 
 # --- results ----------------------------------------------------------------------------------
@@ -92,6 +135,44 @@ class Cancelled(Struct, frozen=True):
     """Whether the question was still open, and is now cancelled."""
 
     cancelled: bool = False
+
+
+class Graded(Struct, frozen=True):
+    """What a grade became.
+
+    Attributes:
+        round: its id in full.
+        topic: as inferred from the question, empty where unknown.
+        right: whether the swarm's answer was.
+        peers: of whose answers it is evidence.
+        pairs: verdicts of which it is evidence.
+    """
+
+    round: str = ""
+    topic: str = ""
+    right: bool = False
+    peers: int = 0
+    pairs: float = 0.0
+
+
+class Calibrated(Struct, frozen=True):
+    """Calibration rounds that were run.
+
+    Attributes:
+        rounds: that ended with answers.
+        failed: that did not.
+        informative: in which some answers were right and some wrong.
+        chosen: in which the swarm chose a right answer.
+        trials: known in all, of this and earlier runs.
+        admitted: peers that have passed the admission test.
+    """
+
+    rounds: int = 0
+    failed: int = 0
+    informative: int = 0
+    chosen: int = 0
+    trials: int = 0
+    admitted: int = 0
 
 
 class Status(Struct, frozen=True):

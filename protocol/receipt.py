@@ -23,6 +23,7 @@ from protocol.envelope import Envelope, Key, Signature, open_as
 from protocol.errors import ProtocolError, ReceiptError
 from protocol.ids import Digest
 from protocol.messages import (
+    MICRO,
     Bytes32,
     ClassIndex,
     Count,
@@ -39,6 +40,10 @@ from protocol.messages import (
 Micro = Annotated[int, Meta(ge=-(2**53), le=2**53)]
 # A hundred: far above any fit, and far below where exp overflows.
 Coefficient = Annotated[int, Meta(ge=-100_000_000, le=100_000_000)]
+StageSizes = Annotated[
+    tuple[Annotated[int, Meta(ge=0, le=limits.COMMITTEE)], ...],
+    Meta(min_length=1, max_length=limits.STAGES),
+]
 SeatIndex = Annotated[int, Meta(ge=0, lt=limits.COMMITTEE)]
 Phase = Literal["commit", "reveal", "judge"]
 FaultKind = Literal[
@@ -49,53 +54,82 @@ FaultKind = Literal[
 ]  # fmt: skip
 BreakKind = Literal["malformed", "lost", "unsent"]
 """Faults that do not come from a valid message."""
+RuleName = Literal["uncalibrated", "equal", "weighted"]
 Outcome = Literal["answer", "no-consensus", "none-right", "partial", "cancelled"]
 
 
-class Standing(Part, frozen=True):
-    """The evidence behind one peer's weight, in calibration counts of 1e-6.
-
-    Attributes:
-        source: who attests the counts: ``asker``, or a verifier's peer id.
+class Tally(Part, frozen=True):
+    """How many of how many, in 1e-6: forgetting makes counts fractional.
 
     Raises:
-        ValueError: more right than asked.
+        ValueError: more right than there were.
+    """
+
+    right: Count
+    total: Count
+
+    def __post_init__(self) -> None:
+        if self.right > self.total:
+            raise ValueError("more calibration questions right than asked")
+
+
+class Standing(Part, frozen=True):
+    """The evidence behind one peer's weight, for questions like this one.
+
+    Attributes:
+        judge: right picks among pairs with exactly one right answer, by how sure the judge said
+            it was: the bins of :data:`swarm.reputation.BIN_FLOORS`.
+        answer: right answers among answers given.
+        admitted: it has passed the admission test; otherwise it is a newcomer.
+        divisor: its weight is divided by this (1e-6): errors shared with others, and evidence
+            that a peer could have recognised as a test.
+        source: who attests the counts: ``asker``, or a verifier's peer id.
     """
 
     peer: Key
-    judge_right: Count
-    judge_pairs: Count
-    answer_right: Count
-    answer_total: Count
+    judge: tuple[Tally, Tally, Tally, Tally, Tally]
+    answer: Tally
+    admitted: bool
+    divisor: Annotated[int, Meta(ge=MICRO, le=1000 * MICRO)]
     source: ShortText
-
-    def __post_init__(self) -> None:
-        if self.judge_right > self.judge_pairs or self.answer_right > self.answer_total:
-            raise ValueError("more calibration questions right than asked")
 
 
 class Rule(Part, frozen=True):
     """How verdicts become a winner; see :mod:`swarm.consensus`.
 
     Attributes:
-        name: ``uncalibrated`` (nobody proven) or ``weighted``.
+        name: ``uncalibrated`` (nobody proven), ``equal`` (on this topic nobody is known better
+            than another) or ``weighted``.
         theta: weights of votes, Bradley–Terry strength and single-truth evidence, in 1e-6.
         none: t0 and t1 of P(none right), in 1e-6.
+        own: what a verdict on a pair with the judge's own answer weighs, beside others, in 1e-6.
         calibration_rounds: behind theta and the confidence; below 30 there is no confidence.
         stop: judging ends once the winner's probability reaches this (1e-6); None: never early.
     """
 
-    name: Literal["uncalibrated", "weighted"]
+    name: RuleName
     theta: tuple[Coefficient, Coefficient, Coefficient]
     none: tuple[Coefficient, Coefficient]
+    own: Probability
     calibration_rounds: Count
     stop: Probability | None
 
 
-class Weight(Part, frozen=True):
-    """The weight of one seat, in 1e-6: as a judge, and as an answerer."""
+PerBin = tuple[Micro, Micro, Micro, Micro, Micro]
 
-    judge: Micro
+
+class Weight(Part, frozen=True):
+    """What one seat weighs, in 1e-6.
+
+    Attributes:
+        judge: its verdicts, by how sure it says it is.
+        trust: how far its stated probability is believed, by the same bins: at 0 it is read as
+            "cannot tell".
+        answer: its answer.
+    """
+
+    judge: PerBin
+    trust: PerBin
     answer: Micro
 
 
@@ -172,9 +206,12 @@ class Core(Message, frozen=True, tag="receipt"):
 
     Attributes:
         round: digest of the Invite, which hides the question behind a nonce.
-        roster: the asker's signed Roster, None where nobody committed.
-        commits: the signed Commits in roster order.
+        adaptive: judging went on in many small waves.
+        stages: peers invited up to each stage, had all taken place.
         standings: for each invited peer, sorted by peer.
+        earlier: the Rosters of earlier stages, in order.
+        roster: the asker's signed Roster, the last; None where nobody committed.
+        commits: the signed Commits in roster order.
         weights: of the seats of the roster.
         opening: digest of the opening.
     """
@@ -183,7 +220,10 @@ class Core(Message, frozen=True, tag="receipt"):
     swarm: ShortText
     round: Round32
     rule: Rule
+    adaptive: bool
+    stages: StageSizes
     standings: Annotated[tuple[Standing, ...], Meta(max_length=limits.COMMITTEE)]
+    earlier: Annotated[tuple[Envelope, ...], Meta(max_length=limits.STAGES - 1)]
     roster: Envelope | None
     commits: Annotated[tuple[Envelope, ...], Meta(max_length=limits.COMMITTEE)]
     weights: Annotated[tuple[Weight, ...], Meta(max_length=limits.COMMITTEE)]
@@ -197,9 +237,14 @@ class Plan(Part, frozen=True):
     """All that the asker decided before the round began, its entropy included.
 
     Attributes:
-        invited: sorted by peer, one Standing each.
+        invited: one Standing each, in the order in which stages take them.
         min_answers: with fewer answers there is no judging.
         nonce, secret: 32 random bytes each.
+        topic: of the question, as the asker understands it; empty where it does not.
+        solo: one peer alone is asked, since the asker's evidence says that the swarm does not
+            reach it on this topic.
+        adaptive: judging goes on in many small waves, see :mod:`swarm.pairing`.
+        stages: how many of ``invited`` are asked up to each stage; the last stage asks all.
     """
 
     swarm: ShortText
@@ -212,6 +257,10 @@ class Plan(Part, frozen=True):
     rule: Rule
     nonce: Bytes32
     secret: Bytes32
+    topic: ShortText
+    solo: bool
+    adaptive: bool = False
+    stages: Annotated[tuple[Count, ...], Meta(max_length=limits.STAGES - 1)] = ()
 
 
 class Heard(Message, frozen=True, tag="heard"):

@@ -67,13 +67,21 @@ class Fit:
     Attributes:
         strengths: s, shape (classes,).
         position, own: h and d.
+        precision: of (s, h, d) in Laplace's approximation of the posterior, the negated Hessian
+            at the mode; shape (classes + 2, classes + 2).
         steps: Newton steps taken.
     """
 
     strengths: Floats
     position: float
     own: float
+    precision: Floats
     steps: int
+
+    def covariance(self) -> Floats:
+        """Of the strengths, in the same approximation; shape (classes, classes)."""
+        classes = len(self.strengths)
+        return np.asarray(np.linalg.inv(self.precision)[:classes, :classes], dtype=np.float64)
 
 
 def fit(classes: int, data: Comparisons) -> Fit:
@@ -102,7 +110,8 @@ def fit(classes: int, data: Comparisons) -> Fit:
         largest = float(np.abs(move).max())
         theta += move if largest <= _STEP_CAP else move * (_STEP_CAP / largest)
         if largest < _TOLERANCE:
-            return Fit(theta[:classes], float(theta[classes]), float(theta[classes + 1]), step)
+            position, own = theta[classes:].tolist()
+            return Fit(theta[:classes], position, own, hessian, step)
     raise ArithmeticError(f"Bradley–Terry did not converge in {_STEPS} steps")
 
 

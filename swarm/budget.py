@@ -10,24 +10,29 @@ _RESERVE = 0.05
 """Kept back for closing and for the way."""
 
 SHORTEST_MS = 500
-"""A round in less than this is mostly refusals."""
+"""A stage in less than this is mostly refusals."""
 
 
-def divide(timeout_ms: int, waves: int = 1) -> Phases:
-    """Phase durations that together stay within ``timeout_ms``.
+def divide(timeout_ms: int, waves: int = 1, stages: int = 1) -> Phases:
+    """Phase durations that together stay within ``timeout_ms``, though all stages take place.
 
-    Half goes to answering, a tenth to revealing, the rest to ``waves`` waves of judging, less a
-    small reserve. A phase ends early once everyone has been heard.
+    Of each stage's share half goes to answering, a tenth to revealing, the rest to ``waves``
+    waves of judging, less a small reserve. A phase ends early once everyone has been heard.
+
+    Args:
+        waves: at most, in one stage.
+        stages: at most, see :func:`swarm.staging.stage_sizes`.
 
     Raises:
-        ValueError: less than ``SHORTEST_MS``.
+        ValueError: less than ``SHORTEST_MS`` for each stage.
     """
-    if timeout_ms < SHORTEST_MS:
-        raise ValueError(f"a round needs at least {SHORTEST_MS} ms")
-    judge = timeout_ms * (1.0 - _COMMIT - _REVEAL - _RESERVE) / max(1, waves)
+    share_ms = timeout_ms / stages
+    if share_ms < SHORTEST_MS:
+        raise ValueError(f"a stage needs at least {SHORTEST_MS} ms")
+    judge = share_ms * (1.0 - _COMMIT - _REVEAL - _RESERVE) / max(1, waves)
     return Phases(
-        commit=_bounded(timeout_ms * _COMMIT),
-        reveal=_bounded(timeout_ms * _REVEAL),
+        commit=_bounded(share_ms * _COMMIT),
+        reveal=_bounded(share_ms * _REVEAL),
         judge=_bounded(judge),
     )
 

@@ -15,6 +15,7 @@ from protocol.receipt import Core, Opening, Result, read
 from swarm.consensus import Case, Vote, decide
 from swarm.progress import label
 from swarm.replay import difference, fold
+from swarm.reputation import confidence_bin
 from swarm.slate import Opened
 
 Json = dict[str, object]
@@ -56,7 +57,7 @@ def describe(data: bytes) -> Json:
         "ballots": sum(len(wave.ballots) for wave in core.judging.waves) if core.judging else 0,
         "faults": faults(core),
         "texts": opening is not None,
-    }
+    } | _course(core)
 
 
 def explain(data: bytes) -> Json:
@@ -82,7 +83,7 @@ def explain(data: bytes) -> Json:
         "rule": core.rule.name,
         "outcome": result.outcome,
         "faults": faults(core),
-    }
+    } | _course(core)
     if found is None:
         return base | {"answer": None, "classes": [], "matrix": [], "judges": []}
     return base | {
@@ -124,6 +125,18 @@ def _understand(core: Core, opening: Opening | None, asker: PeerId) -> _Found | 
     return _Found(core, again.opened, models, again.case())
 
 
+def _course(core: Core) -> Json:
+    """How far the round went: who was asked, of how many that could have been; how long judging."""
+    judging = core.judging
+    return {
+        "asked": len(core.standings),
+        "could_ask": core.stages[-1],
+        "adaptive": core.adaptive,
+        "waves": len(judging.waves) if judging else 0,
+        "stopped": judging.stopped if judging else None,
+    }
+
+
 def _classes(found: _Found) -> list[Json]:
     result = found.core.result
     return [
@@ -151,7 +164,8 @@ def _matrix(found: _Found) -> list[list[float | None]]:
         if vote.row.p is None:
             continue
         first, second, p = vote.row.first, vote.row.second, vote.row.p / MICRO
-        weight = found.case.weights[vote.seat].judge / MICRO
+        seat = found.case.weights[vote.seat]
+        weight = seat.judge[confidence_bin(vote.row.p)] / MICRO
         won[first][second] += weight * p
         won[second][first] += weight * (1.0 - p)
         total[first][second] += weight
@@ -176,7 +190,7 @@ def _judges(found: _Found, result: Result) -> list[Json]:
                 "own": label(own[seat]),
                 "for_winner": _for_winner(rows, result.winner),
                 "abstained": sum(row.p is None for row in rows),
-                "weight": found.case.weights[seat].judge / MICRO,
+                "weight": max(found.case.weights[seat].judge) / MICRO,
             }
         )
     return table

@@ -2,7 +2,8 @@
 
 It answers, commits, reveals, judges. It takes nothing on trust: a second Roster, a Slate that
 does not open what was committed, a seed that does not follow, and it stops taking part. Every
-wait ends by this peer's own clock.
+wait ends by this peer's own clock. Where the Invite allows for more stages, the next Roster may
+come instead of the Slate or the Close, and then it reveals and judges anew.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from protocol.messages import (
     Close,
     Commit,
     Decline,
+    FromAsker,
     Incoming,
     Invite,
     Message,
@@ -37,10 +39,11 @@ from protocol.messages import (
     commitment,
     seal,
 )
+from swarm.duels import check_duels
 from swarm.effects import Effect, Finished, Generate, Judge, Send, StopWork
-from swarm.pairing import assigned, waves
+from swarm.pairing import Pair, Pairing
 from swarm.seeded import Stream
-from swarm.slate import Opened, check_roster, open_slate
+from swarm.slate import Opened, check_roster, check_succession, open_slate
 
 GRACE_MS = 5_000
 """Added to each wait for the asker, whose phases began a little before or after ours."""
@@ -58,8 +61,9 @@ class State(Enum):
     DONE = "done"
 
 
-# In which states a message of the asker moves this peer on. Acks and Closes are always heard;
-# anything else out of turn ends the participation.
+# In which states a message of the asker moves this peer on. Acks and Closes are always heard, and
+# a Roster in _MORE as well while there may be another stage; anything else out of turn ends the
+# participation.
 _TURNS: Final[dict[type, frozenset[State]]] = {
     Roster: frozenset({State.COMMITTED}),
     Slate: frozenset({State.REVEALED}),
@@ -67,6 +71,7 @@ _TURNS: Final[dict[type, frozenset[State]]] = {
     Ack: frozenset(State),
     Close: frozenset(State),
 }
+_MORE: Final = frozenset({State.REVEALED, State.JUDGED})
 
 
 class Participant:
@@ -94,14 +99,14 @@ class Participant:
         self._salt = salt
         self._answer = ""
         self._own_commit = ZERO_DIGEST
-        self._roster: Roster | None = None
+        self._rosters: list[Roster] = []
         self._roster_digest = ZERO_DIGEST
         self._slate_digest = ZERO_DIGEST
         self._opened: Opened | None = None
-        self._wave = 0
+        self._pairing: Pairing | None = None
         self._follows: Digest = ZERO_DIGEST
         self._unacknowledged: set[Digest] = set()
-        self._seen: dict[tuple[str, int], Digest] = {}
+        self._seen: dict[tuple[str | bytes | int, ...], Digest] = {}
         self._now = now
         self._deadline = now + self._invite.phases.commit / 1000
         self._effects: list[Effect] = [
@@ -136,7 +141,9 @@ class Participant:
         self._answer = answer
         fixed = commitment(self.round_id, self.peer, self._salt, answer)
         self._own_commit = self._send(Commit(self.round_id, fixed, self._model))
-        self._wait(State.COMMITTED, self._invite.phases.commit + self._invite.phases.reveal)
+        # With too few answers the asker first asks more peers.
+        phases = self._invite.phases
+        self._wait(State.COMMITTED, phases.commit * self._invite.stages + phases.reveal)
 
     def failed(self, detail: str, now: float) -> None:
         """The model could not answer, or could not judge."""
@@ -150,9 +157,9 @@ class Participant:
     def judged(self, verdicts: Sequence[float | None], now: float) -> None:
         """Verdicts on the pairs of the last ``Judge`` effect, in their order."""
         self._now = now
-        if self.state is not State.JUDGING or self._opened is None:
+        if self.state is not State.JUDGING:
             return
-        pairs = self._pairs(self._opened)
+        pairs = self._pairs()
         if len(verdicts) != len(pairs):
             self._abstain()
             return
@@ -173,16 +180,16 @@ class Participant:
             return
         if message.round != self.round_id:
             return
-        slot = (type(message).__name__, message.wave if isinstance(message, WaveClose) else 0)
+        kind, slot = type(message).__name__, _slot(message)
         name = incoming.envelope.digest
         first = self._seen.get(slot)
         try:
             if first == name:
                 return  # a repeat of what has already moved this peer on
             if first is not None:
-                raise RefusedError(f"Two different {slot[0]}s, {short(first)} and {short(name)}.")
-            if self.state not in _TURNS[type(message)]:
-                raise RefusedError(f"A {slot[0]} while {self.state.value}.")
+                raise RefusedError(f"Two different {kind}s, {short(first)} and {short(name)}.")
+            if self.state not in _TURNS[type(message)] and not self._is_next_roster(message):
+                raise RefusedError(f"A {kind} while {self.state.value}.")
             if not isinstance(message, Ack):
                 self._seen[slot] = name
             self._take(incoming, message)
@@ -212,6 +219,13 @@ class Participant:
 
     # --- messages of the asker -------------------------------------------------------------------
 
+    def _is_next_roster(self, message: Message) -> bool:
+        return isinstance(message, Roster) and self.state in _MORE and self._stages_left() > 0
+
+    def _stages_left(self) -> int:
+        """How many Rosters may still come."""
+        return self._invite.stages - 1 - self._rosters[-1].stage
+
     def _take(self, incoming: Incoming, message: Roster | Slate | WaveClose | Ack | Close) -> None:
         match message:
             case Roster():
@@ -228,44 +242,58 @@ class Participant:
                 self._finish(f"closed: {message.outcome}")
 
     def _take_roster(self, roster: Roster, name: Digest) -> None:
-        check_roster(roster)
+        check_roster(roster, self._invite.stages)
+        if self._rosters:
+            check_succession(self._rosters, self._roster_digest, roster)
         if RosterEntry(self.peer, self._own_commit) not in roster.entries:
             raise RefusedError("The Roster does not hold this peer's Commit.")
-        self._roster, self._roster_digest = roster, name
+        self._rosters.append(roster)
+        self._roster_digest = name
+        self._opened = self._pairing = None
+        self._follows = ZERO_DIGEST
         self._send(Reveal(self.round_id, name, self._salt, self._answer))
-        self._wait(State.REVEALED, self._invite.phases.reveal)
+        phases = self._invite.phases
+        self._wait(State.REVEALED, phases.reveal + phases.commit * self._stages_left())
 
     def _take_slate(self, slate: Slate, name: Digest) -> None:
-        assert self._roster is not None
-        opened = open_slate(self._invite, self._roster, self._roster_digest, slate)
+        opened = open_slate(self._invite, self._rosters[-1], self._roster_digest, slate)
         if self.peer not in opened.judges:
             raise RefusedError("The Slate leaves out this peer's Reveal.")
         self._opened, self._slate_digest = opened, name
-        self._judge(opened)
+        self._pairing = Pairing(
+            self._invite.adaptive, opened.seed, len(opened.classes), opened.judges
+        )
+        self._judge()
 
     def _take_wave_close(self, close: WaveClose, name: Digest) -> None:
-        assert self._opened is not None
-        if close.slate != self._slate_digest or close.wave != self._wave:
+        assert self._pairing is not None
+        if close.slate != self._slate_digest or close.wave != self._pairing.wave:
             raise RefusedError("A WaveClose for another Slate or wave.")
+        if close.more:
+            check_duels(close.duels, self._pairing)
+        elif close.duels:
+            raise RefusedError("A WaveClose ends judging, and chooses pairs.")
         if self.state is State.JUDGING:
             self._effects.append(StopWork())
         if not close.more:
-            self._wait(State.JUDGED, 0)
+            self._wait(State.JUDGED, self._invite.phases.commit * self._stages_left())
             return
-        if self._wave + 1 >= waves(len(self._opened.classes), len(self._opened.judges)):
-            raise RefusedError("A WaveClose promises a wave that there cannot be.")
-        self._wave += 1
+        self._pairing = self._pairing.then(close.duels)
         self._follows = name
-        self._judge(self._opened)
+        self._judge()
 
     # --- judging ---------------------------------------------------------------------------------
 
-    def _pairs(self, opened: Opened) -> tuple[tuple[int, int], ...]:
-        judges = len(opened.judges)
-        return assigned(opened.seed, len(opened.classes), judges, self.peer, self._wave)
+    def _pairs(self) -> tuple[Pair, ...]:
+        assert self._pairing is not None
+        return self._pairing.pairs(self.peer)
 
-    def _judge(self, opened: Opened) -> None:
-        pairs = self._pairs(opened)
+    def _judge(self) -> None:
+        opened, pairs = self._opened, self._pairs()
+        assert opened is not None
+        if not pairs:  # others are asked in this wave
+            self._wait(State.VOTED, self._invite.phases.judge)
+            return
         # Candidates are numbered differently for each judge, so that a place in the prompt
         # favours nobody.
         order = list(range(len(opened.answers)))
@@ -282,11 +310,12 @@ class Participant:
         self._wait(State.JUDGING, self._invite.phases.judge, grace=0)
 
     def _abstain(self) -> None:
-        assert self._opened is not None
-        self._vote(tuple(Row(*pair, None) for pair in self._pairs(self._opened)))
+        self._vote(tuple(Row(*pair, None) for pair in self._pairs()))
 
     def _vote(self, rows: tuple[Row, ...]) -> None:
-        ballot = Ballot(self.round_id, self._slate_digest, self._wave, self._follows, rows)
+        assert self._pairing is not None
+        wave = self._pairing.wave
+        ballot = Ballot(self.round_id, self._slate_digest, wave, self._follows, rows)
         self._unacknowledged.add(self._send(ballot))
         self._wait(State.VOTED, self._invite.phases.judge)
 
@@ -306,6 +335,18 @@ class Participant:
             self._effects.append(StopWork())
         self.state = State.DONE
         self._effects.append(Finished(reason))
+
+
+def _slot(message: FromAsker) -> tuple[str | bytes | int, ...]:
+    """The place that the asker fills once: another message in it is equivocation."""
+    match message:
+        case Roster():
+            return "Roster", message.stage
+        case Slate():
+            return "Slate", message.roster
+        case WaveClose():
+            return "WaveClose", message.slate, message.wave
+    return (type(message).__name__,)
 
 
 def _micro(verdict: float | None) -> int | None:

@@ -23,6 +23,13 @@ class Invited(Progress, frozen=True, tag="invited"):
     peers: tuple[Invitee, ...]
 
 
+class StageOpened(Progress, frozen=True, tag="stage"):
+    """There was too much doubt, so more peers are asked. ``stage`` counts from 0."""
+
+    stage: int
+    peers: tuple[Invitee, ...]
+
+
 class Committed(Progress, frozen=True, tag="committed"):
     """A peer fixed its answer."""
 
@@ -96,6 +103,7 @@ class Closed(Progress, frozen=True, tag="closed"):
 
 Event = (
     Invited
+    | StageOpened
     | Committed
     | RosterFixed
     | Revealed

@@ -81,7 +81,7 @@ def fold(core: Core, opening: Opening, asker: PeerId) -> Round:
     Raises:
         ReceiptError: an entry of the journal is not a valid message.
     """
-    signed = [opening.invite]
+    signed = [opening.invite, *core.earlier]
     if core.roster is not None:
         signed.append(core.roster)
     if core.judging is not None:

@@ -4,6 +4,10 @@ Inputs are verified messages, news of failed peers, expired timers and cancellat
 effects. Each input that has an effect goes into the journal, and folding the journal through a
 fresh machine gives the same receipt byte for byte (:mod:`swarm.verify`). Time is used for
 deadlines only; no decision and no byte of the core depends on when within a phase a message came.
+
+What is fixed, shown and judged together is a :class:`swarm.stage.Stage`. Where the plan has
+several, the next peers are asked once a stage has ended without confidence, and all that follows
+is done anew with everybody's answers.
 """
 
 from __future__ import annotations
@@ -11,10 +15,9 @@ from __future__ import annotations
 from typing import Final
 
 from protocol import limits
-from protocol.codec import decode, encode
+from protocol.codec import encode
 from protocol.envelope import Envelope, Signer
-from protocol.errors import RefusedError
-from protocol.ids import ZERO_DIGEST, Digest, PeerId, RoundId, peer_text
+from protocol.ids import Digest, PeerId, RoundId, peer_text
 from protocol.messages import (
     Ack,
     Ballot,
@@ -23,19 +26,10 @@ from protocol.messages import (
     Decline,
     FromPeer,
     Incoming,
-    Invite,
     Reveal,
-    Roster,
-    RosterEntry,
-    Slate,
-    SlateEntry,
-    WaveClose,
-    ballot_set,
     seal,
-    secret_hash,
 )
 from protocol.receipt import (
-    AnswerClass,
     BreakKind,
     Broke,
     Cancelled,
@@ -45,37 +39,37 @@ from protocol.receipt import (
     Fault,
     FaultKind,
     Heard,
-    Judging,
     Opening,
     Phase,
     Plan,
     Result,
-    Wave,
+    Standing,
     opening_digest,
     write,
 )
 from protocol.version import PROTOCOL
 from swarm import progress
-from swarm.ballots import ballot_rows, check_ballot, is_confident
-from swarm.consensus import Case, Vote, decide, rule_in_force, seat_weights, without_winner
+from swarm.ballots import is_confident
+from swarm.consensus import Case, decide, without_winner
+from swarm.duels import following
 from swarm.effects import Effect, Finished, Report, Send, Store
-from swarm.pairing import both_orders, waves
 from swarm.seat import MISSING, ORDER, PHASES, TURN, Seat, State
-from swarm.slate import Opened, check_reveal, open_slate
+from swarm.slate import Opened
+from swarm.stage import Stage
+from swarm.staging import Staging
 from swarm.views import classes_found, scores
 
 # What ends a phase, and what comes then. Anything not in the table cannot happen.
 _NEXT: Final = {
     (State.COMMIT, "answered"): State.REVEAL,
-    (State.COMMIT, "too few"): State.DONE,
+    (State.COMMIT, "ask more"): State.COMMIT,
+    (State.COMMIT, "ended"): State.DONE,
     (State.REVEAL, "to judge"): State.JUDGE,
-    (State.REVEAL, "unanimous"): State.DONE,
-    (State.REVEAL, "too few"): State.DONE,
+    (State.REVEAL, "ask more"): State.COMMIT,
+    (State.REVEAL, "ended"): State.DONE,
     (State.JUDGE, "more"): State.JUDGE,
-    (State.JUDGE, "judged"): State.DONE,
-    (State.COMMIT, "cancelled"): State.DONE,
-    (State.REVEAL, "cancelled"): State.DONE,
-    (State.JUDGE, "cancelled"): State.DONE,
+    (State.JUDGE, "ask more"): State.COMMIT,
+    (State.JUDGE, "ended"): State.DONE,
 }
 
 
@@ -83,13 +77,12 @@ class Round:
     """One question, from Invite to receipt.
 
     Args:
-        plan: everything decided beforehand, entropy included. ``plan.invited`` is sorted by peer.
+        plan: everything decided beforehand, entropy included.
         signer: signs as the asker.
         now: seconds on the caller's monotonic clock.
         models: model names of the invited, for progress reports only.
 
     Attributes:
-        slate, opened: what is judged, once the Reveals are in.
         result, core: once the round is done.
     """
 
@@ -101,45 +94,26 @@ class Round:
         self._signer = signer
         self._now = now
         self._began = now
-        self._seats = {
-            one.peer: Seat(one, (models or {}).get(one.peer, "")) for one in plan.invited
-        }
+        self._models = models or {}
+        self._staging = Staging(plan)
+        self._asked = 0
+        self._seats: dict[PeerId, Seat] = {}
+        self._rosters: list[Envelope] = []
+        self._stage: Stage | None = None
+        self._past: set[Digest] = set()
+        self._found: Result | None = None
         self._faults: dict[tuple[PeerId, FaultKind], Fault] = {}
         self._journal: list[Entry] = []
         self._effects: list[Effect] = []
-        self._phase_began: dict[State, float] = {State.COMMIT: now}
-        self._roster: Envelope | None = None
-        self._roster_seats: list[Seat] = []
-        self.slate: Envelope | None = None
-        self.opened: Opened | None = None
-        self._waves: list[Wave] = []
-        self._acks: dict[Digest, Envelope] = {}
-        self._confident = False
-        self._rule = plan.rule
+        self._visits: list[tuple[State, float]] = [(State.COMMIT, now)]
+        self._deadline = now
         self.core: Core | None = None
         self.result: Result | None = None
 
-        self._invited = Invite(
-            version=PROTOCOL,
-            swarm=plan.swarm,
-            nonce=plan.nonce,
-            question=plan.question,
-            answer_bytes=plan.answer_bytes,
-            answer_tokens=plan.answer_tokens,
-            phases=plan.phases,
-            secret_hash=secret_hash(plan.secret),
-        )
+        self._invited = self._staging.invite()
         self.invite = seal(signer, self._invited)
         self.round_id = RoundId(self.invite.digest)
-        self._deadline = now + plan.phases.commit / 1000
-        self._report(
-            progress.Invited(
-                self.round_id.hex(),
-                tuple(progress.Invitee(peer_text(s.peer), s.model) for s in self._seats.values()),
-            )
-        )
-        for seat in self._seats.values():
-            self._effects.append(Send(seat.peer, encode(self.invite)))
+        self._ask()
         self._advance()
 
     # --- inputs ---------------------------------------------------------------------------------
@@ -159,11 +133,12 @@ class Round:
         seat.seen.add(name)
         self._journal.append(Heard(self._at(), incoming.envelope))
         turn, late = TURN[type(message)]
+        past = self._is_past(seat, message)
         if len(seat.seen) > limits.ENVELOPES_PER_PEER:
             self._expel(seat, "malformed", f"over {limits.ENVELOPES_PER_PEER} messages")
-        elif ORDER.index(self.state) < ORDER.index(turn):
+        elif not past and ORDER.index(self.state) < ORDER.index(turn):
             self._expel(seat, "malformed", f"a {type(message).__name__} before its time")
-        elif self.state is not turn:
+        elif past or self.state is not turn:
             self._late(seat, message, turn, late)
         elif isinstance(message, Commit):
             self._commit(seat, incoming)
@@ -207,9 +182,9 @@ class Round:
         self._now = now
         if self.state is not State.DONE:
             self._journal.append(Cancelled(self._at()))
-            if self.state is State.JUDGE:
-                self._seal_wave(more=False)
-            self._close("cancelled", without_winner("cancelled"))
+            if self.state is State.JUDGE and self._stage is not None:
+                self._stage.close_wave(more=False)
+            self._close(without_winner("cancelled"))
 
     def timer_at(self) -> float | None:
         """When :meth:`on_timer` is due, on the clock of ``now``; None once done."""
@@ -220,15 +195,31 @@ class Round:
         queued, self._effects = self._effects, []
         return queued
 
+    # --- what can be asked of it ------------------------------------------------------------------
+
+    @property
+    def slate(self) -> Envelope | None:
+        """What is judged, once the Reveals of the last Roster are in."""
+        return self._stage.slate if self._stage else None
+
+    @property
+    def opened(self) -> Opened | None:
+        """The content of :attr:`slate`."""
+        return self._stage.opened if self._stage else None
+
+    @property
+    def journal(self) -> tuple[Entry, ...]:
+        """Everything heard so far that had an effect."""
+        return tuple(self._journal)
+
     def timing_ms(self) -> dict[str, float]:
         """Milliseconds spent in each phase so far, and in all. Not part of the receipt."""
-        starts = list(self._phase_began.items())
-        ends = [start for _, start in starts[1:]] + [self._now]
-        spent = {
-            f"{state.value}_ms": round(1000 * (end - start), 3)
-            for (state, start), end in zip(starts, ends, strict=True)
-            if state is not State.DONE
-        }
+        ends = [start for _, start in self._visits[1:]] + [self._now]
+        spent: dict[str, float] = {}
+        for (state, start), end in zip(self._visits, ends, strict=True):
+            if state is not State.DONE:
+                name = f"{state.value}_ms"
+                spent[name] = round(spent.get(name, 0.0) + 1000 * (end - start), 3)
         return spent | {"total_ms": round(1000 * (self._now - self._began), 3)}
 
     def hears(self, peer: PeerId) -> bool:
@@ -236,11 +227,50 @@ class Round:
         seat = self._seats.get(peer)
         return seat is not None and not seat.out and self.state is not State.DONE
 
+    def standing(self, peer: PeerId) -> Standing:
+        """The evidence on one of the invited.
+
+        Raises:
+            KeyError: it was not invited.
+        """
+        return self._seats[peer].standing
+
+    def served(self) -> list[PeerId]:
+        """The peers whose answer came in, and whose verdicts too where they were due."""
+        if self._stage is None:
+            return []
+        return [
+            seat.peer
+            for seat in self._stage.judges()
+            if (seat.peer, "no-ballot") not in self._faults
+        ]
+
     def models(self) -> dict[PeerId, str]:
-        """What each peer that committed says it runs."""
-        return {seat.peer: seat.model for seat in self._roster_seats}
+        """What each peer of the last Roster says it runs."""
+        return {seat.peer: seat.model for seat in self._stage.seats} if self._stage else {}
+
+    def case(self) -> Case:
+        """What the ballots accepted so far say, as the consensus takes it.
+
+        Raises:
+            ValueError: the answers have not been shown yet.
+        """
+        case = self._stage.case() if self._stage else None
+        if case is None:
+            raise ValueError("the answers have not been shown yet")
+        return case
 
     # --- one message ------------------------------------------------------------------------------
+
+    def _is_past(self, seat: Seat, message: FromPeer) -> bool:
+        """Whether it belongs to a stage that is over."""
+        match message:
+            case Commit() | Decline():
+                return seat.stage < self._asked
+            case Reveal():
+                return message.roster in self._past
+            case Ballot():
+                return message.slate in self._past
 
     def _commit(self, seat: Seat, incoming: Incoming) -> None:
         if seat.commit is not None:
@@ -253,78 +283,66 @@ class Round:
         self._report(progress.Committed(peer_text(seat.peer), seat.model))
 
     def _reveal(self, seat: Seat, incoming: Incoming, message: Reveal) -> None:
-        if seat.commit is None or self._roster is None:
-            self._expel(seat, "malformed", "a Reveal without a Commit")
+        assert self._stage is not None
+        objection = self._stage.take_reveal(seat, incoming, self.plan.answer_bytes)
+        if objection is not None:
+            self._expel(seat, *objection)
             return
-        if seat.reveal is not None:
-            self._expel(seat, "equivocation", "two different Reveals")
-            return
-        assert isinstance(seat.commit.message, Commit)
-        try:
-            check_reveal(
-                seat.commit.message,
-                seat.peer,
-                message,
-                self._roster.digest,
-                self.plan.answer_bytes,
-            )
-        except RefusedError as error:
-            oversize = len(message.answer.encode()) > self.plan.answer_bytes
-            self._expel(seat, "oversize" if oversize else "commit-mismatch", str(error))
-            return
-        seat.reveal = incoming
         self._report(progress.Revealed(peer_text(seat.peer), message.answer))
 
     def _ballot(self, seat: Seat, incoming: Incoming, message: Ballot) -> None:
-        assert self.opened is not None
-        assert self.slate is not None
-        wave = len(self._waves)
-        if message.wave in seat.ballots:
-            self._expel(seat, "equivocation", f"two different Ballots in wave {message.wave}")
-            return
-        if message.wave < wave:
+        stage = self._stage
+        assert stage is not None
+        assert stage.opened is not None
+        if message.wave < stage.wave and stage.ballot(seat, message.wave) is None:
             self._fault(seat, "late-ballot", State.JUDGE, f"for wave {message.wave}")
             return
-        try:
-            check_ballot(message, seat.peer, self.opened, self.slate.digest, wave, self._last())
-        except RefusedError as error:
-            self._expel(seat, "bad-ballot", str(error))
+        objection = stage.take_ballot(seat, incoming)
+        if objection is not None:
+            self._expel(seat, *objection)
             return
-        seat.ballots[wave] = incoming
         ack = seal(self._signer, Ack(self.round_id, incoming.envelope.digest))
-        self._acks[incoming.envelope.digest] = ack
-        self._effects.append(Send(seat.peer, encode(ack)))
-        self._report(progress.BallotCast(peer_text(seat.peer), wave))
+        stage.acks[incoming.envelope.digest] = ack
+        self._send(seat, ack)
+        self._report(progress.BallotCast(peer_text(seat.peer), stage.wave))
         if self._awaited():  # the last ballot closes the wave, which reports
-            self._report(scores(self.opened, decide(self.case())))
+            self._report(scores(stage.opened, decide(self.case())))
 
     def _late(self, seat: Seat, message: FromPeer, turn: State, late: FaultKind) -> None:
-        filled = {
-            State.COMMIT: seat.commit is not None,
-            State.REVEAL: seat.reveal is not None,
-            State.JUDGE: isinstance(message, Ballot) and message.wave in seat.ballots,
-        }[turn]
-        if filled:
+        if self._is_filled(seat, message):
             self._expel(seat, "equivocation", f"two different {type(message).__name__}s")
+            return
+        if isinstance(message, Ballot):
+            self._fault(seat, late, turn, "for an earlier Slate")
             return
         self._faults.pop((seat.peer, MISSING[turn]), None)
         self._fault(seat, late, turn, f"its {type(message).__name__} came after the deadline")
         seat.out = True
+
+    def _is_filled(self, seat: Seat, message: FromPeer) -> bool:
+        """Whether another message stands where this one would."""
+        match message:
+            case Commit() | Decline():
+                return seat.commit is not None
+            case Reveal() if message.roster in self._past:
+                return message.roster in seat.reveals
+            case Reveal():
+                return self._stage is not None and self._stage.reveal(seat) is not None
+            case Ballot():
+                return (message.slate, message.wave) in seat.ballots
 
     # --- phases -----------------------------------------------------------------------------------
 
     def _awaited(self) -> list[Seat]:
         """The peers that the current phase waits for."""
         if self.state is State.COMMIT:
-            return [s for s in self._seats.values() if not s.out and s.commit is None]
-        if self.state is State.REVEAL:
-            return [s for s in self._roster_seats if not s.out and s.reveal is None]
-        wave = len(self._waves)
-        return [
-            s
-            for s in self._roster_seats
-            if not s.out and s.reveal is not None and wave not in s.ballots
-        ]
+            return [
+                seat
+                for seat in self._seats.values()
+                if seat.stage == self._asked and not seat.out and seat.commit is None
+            ]
+        assert self._stage is not None
+        return self._stage.unrevealed() if self.state is State.REVEAL else self._stage.unvoted()
 
     def _advance(self) -> None:
         """End phases that wait for nobody, until one does."""
@@ -340,91 +358,108 @@ class Round:
             self._close_wave()
 
     def _go(self, why: str, duration_ms: int = 0) -> None:
-        self.state = _NEXT[self.state, why]
+        before, self.state = self.state, _NEXT[self.state, why]
         self._deadline = self._now + duration_ms / 1000
-        self._phase_began.setdefault(self.state, self._now)
+        if self.state is not before:
+            self._visits.append((self.state, self._now))
+
+    def _ask(self) -> None:
+        """Invite the peers of the stage that is due."""
+        new = [
+            Seat(one, self._models.get(one.peer, ""), self._asked)
+            for one in self._staging.newcomers(self._asked)
+        ]
+        self._seats |= {seat.peer: seat for seat in new}
+        self._deadline = self._now + self.plan.phases.commit / 1000
+        rows = tuple(progress.Invitee(peer_text(seat.peer), seat.model) for seat in new)
+        if self._asked:
+            self._report(progress.StageOpened(self._asked, rows))
+        else:
+            self._report(progress.Invited(self.round_id.hex(), rows))
+        for seat in new:
+            self._send(seat, self.invite)
 
     def _fix_roster(self) -> None:
-        seats = [seat for seat in self._seats.values() if seat.commit is not None and not seat.out]
-        if len(seats) < self.plan.min_answers:
-            self._close("too few", without_winner("partial"))
-            return
-        self._roster_seats = seats
-        self._rule = rule_in_force(self.plan.rule, [seat.standing for seat in seats])
-        entries = tuple(
-            RosterEntry(seat.peer, seat.commit.envelope.digest) for seat in seats if seat.commit
+        seats = sorted(
+            (seat for seat in self._seats.values() if seat.commit is not None and not seat.out),
+            key=lambda seat: seat.peer,
         )
-        self._roster = seal(self._signer, Roster(self.round_id, 0, ZERO_DIGEST, entries))
-        self._report(progress.RosterFixed(0, tuple(peer_text(seat.peer) for seat in seats)))
+        joined = any(seat.stage == self._asked for seat in seats)
+        if not joined or len(seats) < self.plan.min_answers:
+            self._end_stage()
+            return
+        stage = Stage(self._signer, self.round_id, seats, self._rosters, self.plan.rule)
+        self._stage, self._found = stage, None
+        self._rosters.append(stage.roster)
+        peers = tuple(peer_text(seat.peer) for seat in seats)
+        self._report(progress.RosterFixed(len(self._rosters) - 1, peers))
         for seat in seats:
-            self._effects.append(Send(seat.peer, encode(self._roster)))
+            self._send(seat, stage.roster)
         self._go("answered", self.plan.phases.reveal)
 
     def _fix_slate(self) -> None:
-        assert self._roster is not None
-        slate = Slate(
-            self.round_id,
-            self._roster.digest,
-            tuple(
-                SlateEntry(seat.commit.envelope, seat.reveal.envelope if seat.reveal else None)
-                for seat in self._roster_seats
-                if seat.commit
-            ),
-            self.plan.secret,
-        )
-        self.slate = seal(self._signer, slate)
-        roster = decode(self._roster.body, Roster)
-        self.opened = open_slate(self._invited, roster, self._roster.digest, slate)
-        self._report(classes_found(self.opened))
-        if len(self.opened.judges) < self.plan.min_answers:
-            self._close("too few", without_winner("partial"))
+        assert self._stage is not None
+        opened = self._stage.show(self._invited, self._staging.secret(len(self._rosters) - 1))
+        self._report(classes_found(opened))
+        if len(opened.judges) < self.plan.min_answers:
+            self._end_stage()
             return
-        if waves(len(self.opened.classes), len(self.opened.judges)) == 0:
-            self._close("unanimous", decide(self.case()))
+        if len(opened.classes) == 1:  # nothing to compare
+            self._found = decide(self.case())
+            self._end_stage()
             return
-        for seat in self._roster_seats:
-            if seat.reveal is not None and not seat.out:
-                self._effects.append(Send(seat.peer, encode(self.slate)))
+        assert self._stage.slate is not None
+        for seat in self._stage.judges():
+            self._send(seat, self._stage.slate)
         self._go("to judge", self.plan.phases.judge)
 
     def _close_wave(self) -> None:
-        assert self.opened is not None
-        result = decide(self.case())
-        last = len(self._waves) + 1 >= waves(len(self.opened.classes), len(self.opened.judges))
-        self._confident = not last and is_confident(self._rule, result)
-        more = not last and not self._confident
-        close = self._seal_wave(more)
-        for seat in self._roster_seats:
-            if seat.reveal is not None and not seat.out:
-                self._effects.append(Send(seat.peer, encode(close)))
-        self._report(scores(self.opened, result))
-        if more:
+        stage = self._stage
+        assert stage is not None
+        assert stage.opened is not None
+        assert stage.pairing is not None
+        case = self.case()
+        result = decide(case)
+        after = following(stage.pairing, case, result)
+        stage.confident = after is not None and is_confident(case.rule, result)
+        if stage.confident:
+            after = None
+        close = stage.close_wave(after is not None, after.duels[-1] if after else ())
+        for seat in stage.judges():
+            self._send(seat, close)
+        self._report(scores(stage.opened, result))
+        if after is not None:
+            stage.open_wave(after)
             self._go("more", self.plan.phases.judge)
         else:
-            self._close("judged", result)
+            self._found = result
+            self._end_stage()
 
-    def _seal_wave(self, more: bool) -> Envelope:
-        """Fix the ballots that came in the open wave."""
-        assert self.slate is not None
-        wave = len(self._waves)
-        ballots = tuple(s.ballots[wave].envelope for s in self._roster_seats if wave in s.ballots)
-        fixed = ballot_set(tuple(ballot.digest for ballot in ballots))
-        close = seal(self._signer, WaveClose(self.round_id, self.slate.digest, wave, fixed, more))
-        self._waves.append(Wave(close, ballots))
-        return close
+    def _end_stage(self) -> None:
+        """Close with what was found, or ask more peers where that leaves too much doubt."""
+        found, stage = self._found, self._stage
+        sure = found is not None and stage is not None and is_confident(stage.rule, found)
+        if sure or self._asked + 1 == len(self._staging):
+            self._close(found or without_winner("partial"))
+            return
+        if stage is not None:
+            self._past |= stage.names()
+        self._asked += 1
+        self._go("ask more", self.plan.phases.commit)
+        self._ask()
 
-    def _close(self, why: str, result: Result) -> None:
+    def _close(self, result: Result) -> None:
         self.result = result
         opening = encode(Opening(self.plan, self.invite, tuple(self._journal)))
         self.core = self._core(result, opening_digest(opening))
         core = self._signer.seal(encode(self.core))
-        self._go(why)
+        self._go("ended")
         # On disk before anyone is told of it.
         self._effects.append(Store(self.round_id, write(core, opening)))
-        close = encode(seal(self._signer, Close(self.round_id, result.outcome, core.digest)))
+        close = seal(self._signer, Close(self.round_id, result.outcome, core.digest))
         for seat in self._seats.values():
             if not self._unreachable(seat):
-                self._effects.append(Send(seat.peer, close))
+                self._send(seat, close)
         self._report(progress.Closed(result.outcome))
         self._effects.append(Finished(result.outcome))
 
@@ -433,65 +468,30 @@ class Round:
 
     # --- what is derived --------------------------------------------------------------------------
 
-    def case(self) -> Case:
-        """What the ballots accepted so far say, as the consensus takes it.
-
-        Raises:
-            ValueError: the answers have not been shown yet.
-        """
-        if self.opened is None:
-            raise ValueError("the answers have not been shown yet")
-        return Case(
-            rule=self._rule,
-            classes=self.opened.classes,
-            weights=seat_weights([seat.standing for seat in self._roster_seats]),
-            votes=tuple(
-                Vote(index, row)
-                for index, seat in enumerate(self._roster_seats)
-                for ballot in seat.ballots.values()
-                for row in ballot_rows(ballot)
-            ),
-            both_orders=both_orders(len(self.opened.judges)),
-        )
-
     def _core(self, result: Result, opening: Digest) -> Core:
+        stage = self._stage
         return Core(
             version=PROTOCOL,
             swarm=self.plan.swarm,
             round=self.round_id,
-            rule=self._rule,
-            standings=self.plan.invited,
-            roster=self._roster,
-            commits=tuple(seat.commit.envelope for seat in self._roster_seats if seat.commit),
-            weights=seat_weights([seat.standing for seat in self._roster_seats]),
-            judging=self._judging(),
+            rule=stage.rule if stage else self.plan.rule,
+            adaptive=self.plan.adaptive,
+            stages=self._staging.sizes,
+            standings=tuple(self._seats[peer].standing for peer in sorted(self._seats)),
+            earlier=tuple(self._rosters[:-1]),
+            roster=stage.roster if stage else None,
+            commits=stage.commits() if stage else (),
+            weights=stage.weights() if stage else (),
+            judging=stage.judging() if stage else None,
             faults=tuple(self._faults[key] for key in sorted(self._faults)),
             result=result,
             opening=opening,
         )
 
-    def _judging(self) -> Judging | None:
-        if self.opened is None or self.slate is None:
-            return None
-        return Judging(
-            slate=self.slate.digest,
-            slate_signature=self.slate.signature,
-            seed=self.opened.seed,
-            missing_reveals=self.opened.texts.count(None),
-            classes=tuple(AnswerClass(members) for members in self.opened.classes),
-            waves=tuple(self._waves),
-            acks=tuple(self._acks[one.digest] for wave in self._waves for one in wave.ballots),
-            stopped="confident" if self._confident else "schedule",
-        )
-
-    def _last(self) -> Digest:
-        """Digest of the last WaveClose, zeros in the first wave."""
-        return self._waves[-1].close.digest if self._waves else ZERO_DIGEST
-
     def _at(self) -> int:
         return max(0, round(1000 * (self._now - self._began)))
 
-    # --- faults and reports -----------------------------------------------------------------------
+    # --- faults, messages, reports ----------------------------------------------------------------
 
     def _expel(self, seat: Seat, kind: FaultKind, detail: str) -> None:
         """Note the fault and hear no more of this peer in this round."""
@@ -503,6 +503,9 @@ class Round:
         fault = Fault(seat.peer, phase, kind, detail[:256])
         if self._faults.setdefault((seat.peer, kind), fault) is fault:
             self._report(progress.Faulted(peer_text(seat.peer), phase, kind, fault.detail))
+
+    def _send(self, seat: Seat, envelope: Envelope) -> None:
+        self._effects.append(Send(seat.peer, encode(envelope)))
 
     def _report(self, event: progress.Event) -> None:
         self._effects.append(Report(event))

@@ -40,20 +40,24 @@ MISSING: Final[dict[State, FaultKind]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Seat:
     """What one invited peer has sent.
 
     Attributes:
+        stage: in which it was invited.
+        reveals: by the digest of the Roster.
+        ballots: by the digest of the Slate, and wave.
         out: nothing more is heard from this peer, nor waited for.
         seen: digests of messages taken, to tell a repeat from an equivocation.
     """
 
     standing: Standing
     model: str
+    stage: int
     commit: Incoming | None = None
-    reveal: Incoming | None = None
-    ballots: dict[int, Incoming] = field(default_factory=dict)
+    reveals: dict[Digest, Incoming] = field(default_factory=dict)
+    ballots: dict[tuple[Digest, int], Incoming] = field(default_factory=dict)
     out: bool = False
     seen: set[Digest] = field(default_factory=set)
 

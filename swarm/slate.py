@@ -5,6 +5,7 @@ The rules are in one place so that asker, judges and verifiers cannot differ.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -20,7 +21,7 @@ from protocol.messages import (
     Slate,
     commitment,
     pair_seed,
-    secret_hash,
+    stage_secret,
 )
 from swarm.answers import classes, representative
 
@@ -48,13 +49,40 @@ class Opened:
     seed: Digest
 
 
-def check_roster(roster: Roster) -> None:
-    """Raise RefusedError unless this is a first-stage roster, sorted, without repeats."""
+def check_roster(roster: Roster, stages: int = 1) -> None:
+    """Check a Roster by itself.
+
+    Args:
+        stages: how many there may be in its round.
+
+    Raises:
+        RefusedError: it is of no such stage, not sorted, or names a peer twice.
+    """
     peers = [entry.peer for entry in roster.entries]
-    if roster.stage != 0 or roster.previous != ZERO_DIGEST:
+    if roster.stage >= stages or (roster.stage == 0) != (roster.previous == ZERO_DIGEST):
         raise RefusedError("The Roster is of a later stage than this node knows.")
     if any(left >= right for left, right in pairwise(peers)):
         raise RefusedError("The Roster is not sorted by peer, or names a peer twice.")
+
+
+def check_succession(earlier: Sequence[Roster], last: Digest, roster: Roster) -> None:
+    """Check that a Roster follows on those before it: nobody changed his Commit or came back.
+
+    Args:
+        earlier: in order, as far as they are known; at least one.
+        last: digest of the last of them.
+
+    Raises:
+        RefusedError: says what does not fit.
+    """
+    if roster.stage != earlier[-1].stage + 1 or roster.previous != last:
+        raise RefusedError("The Roster does not follow on the last one.")
+    known = {entry.peer for one in earlier for entry in one.entries}
+    present = set(earlier[-1].entries)
+    for entry in roster.entries:
+        if entry.peer in known and entry not in present:
+            who = short_peer(entry.peer)
+            raise RefusedError(f"{who} has another Commit than before, or had left.")
 
 
 def check_reveal(
@@ -84,7 +112,7 @@ def open_slate(invite: Invite, roster: Roster, roster_digest: Digest, slate: Sla
     """
     if slate.roster != roster_digest or len(slate.entries) != len(roster.entries):
         raise RefusedError("The Slate is for another Roster.")
-    if secret_hash(slate.secret) != invite.secret_hash:
+    if stage_secret(slate.secret, roster.stage + 1) != invite.secret_hash:
         raise RefusedError("The asker's secret is not the one that its Invite fixed.")
     texts: list[str | None] = []
     salts: list[bytes | None] = []

@@ -61,6 +61,8 @@ def summarise(done: Round) -> dict[str, object]:
         "calibrated": core.rule.calibration_rounds >= CONFIDENCE_ROUNDS,
         "outcome": result.outcome,
         "rule": core.rule.name,
+        "topic": done.plan.topic,
+        "solo": done.plan.solo,
         "share": share,
         "margin": result.margin / MICRO,
         "answers": answers,

@@ -1,8 +1,8 @@
 """A calibration task: a question whose answer is known, made from a few operands.
 
-A family draws operands, words them as a question and can say whether an answer is right. The
-operands alone decide the split, so that a model trained on one split has never met the operands
-of another, whatever the wording.
+A family draws operands of a level, words them as a question in one of two styles, and can say
+whether an answer is right. The operands alone decide the split, so that a model trained on one
+split has never met the operands of another, whatever the wording.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from hashlib import sha256
 from typing import ClassVar, Literal
 
 from swarm import answers
+from swarm.calibration import phrasing
 from swarm.seeded import Stream
 
 Split = Literal["train", "calib", "test"]
+Style = Literal["plain", "free"]
+"""Plain: one of a few set wordings. Free: as people ask, in thousands of forms."""
 Key = tuple[int | str, ...]
 
 NAMES = ("Tom", "Anna", "Ben", "Mia", "Leo", "Sara", "Omar", "Lena")
@@ -30,16 +33,18 @@ class Task:
     """One question with its known answer.
 
     Attributes:
-        family: the name of its family, a key of :data:`swarm.calibration.families.FAMILIES`.
+        family: the name of its family, a key of :data:`swarm.calibration.families.CATALOGUE`.
         key: the operands, in the order in which the question shows them.
         question: what a model is asked.
         answer: a right answer; :meth:`Family.check` may accept others.
+        level: how hard it is, from 1.
     """
 
     family: str
     key: Key
     question: str
     answer: str
+    level: int = 1
 
 
 def split_of(family: str, identity: Key) -> Split:
@@ -56,15 +61,22 @@ class Family(ABC):
 
     Attributes:
         name: unique among families.
-        wordings: templates of the question, each naming every operand.
+        levels: operands are drawn at level 1, the easiest, up to this one.
+        wordings: templates of the plain question, each naming every operand.
+        asks: templates of the free question, in the grammar of :mod:`swarm.calibration.phrasing`.
+        hint: template of a sentence on the form of the answer that a free question may end in;
+            what must be said of it stands in the templates.
     """
 
     name: ClassVar[str]
+    levels: ClassVar[int]
     wordings: ClassVar[tuple[str, ...]]
+    asks: ClassVar[tuple[str, ...]]
+    hint: ClassVar[str] = ""
 
     @abstractmethod
-    def draw(self, stream: Stream) -> Key:
-        """Operands of one task, of any split."""
+    def draw(self, stream: Stream, level: int = 1) -> Key:
+        """Operands of one task of ``level``, of any split."""
 
     @abstractmethod
     def solve(self, key: Key) -> str:
@@ -74,13 +86,30 @@ class Family(ABC):
     def slip(self, stream: Stream, key: Key) -> str:
         """An answer a careless solver might give; may by chance be right."""
 
+    def require(self, level: int) -> None:
+        """Refuse a level that the family does not have.
+
+        Raises:
+            ValueError: naming the levels that it has.
+        """
+        if not 1 <= level <= self.levels:
+            raise ValueError(f"{self.name} has levels 1 to {self.levels}, not {level}")
+
     def identity(self, key: Key) -> Key:
         """What decides the split: the operands less what does not make a different problem."""
         return key
 
+    def split(self, key: Key) -> Split:
+        """Where these operands belong."""
+        return split_of(self.name, self.identity(key))
+
     def phrase(self, stream: Stream, key: Key, wording: str) -> str:
         """The question: ``wording`` with the operands filled in."""
         return wording.format(*key)
+
+    def asks_for(self, key: Key) -> tuple[str, ...]:
+        """The free templates that suit these operands."""
+        return self.asks
 
     def steps(self, key: Key) -> str:
         """The work that leads to the answer, or ``""`` where there is none to show."""
@@ -90,17 +119,30 @@ class Family(ABC):
         """Whether ``text`` answers the question of ``key``."""
         return answers.key(text) == answers.key(self.solve(key))
 
-    def make(self, stream: Stream, key: Key) -> Task:
+    def make(self, stream: Stream, key: Key, level: int = 1, style: Style = "plain") -> Task:
         """The task of these operands, in a wording drawn from ``stream``."""
-        question = self.phrase(stream, key, stream.choice(self.wordings))
-        return Task(self.name, key, question, self.solve(key))
+        if style == "free":
+            question = phrasing.ask(
+                stream,
+                self.asks_for(key),
+                self.hint,
+                lambda wording: self.phrase(stream, key, wording),
+            )
+        else:
+            question = self.phrase(stream, key, stream.choice(self.wordings))
+        return Task(self.name, key, question, self.solve(key), level)
 
-    def sample(self, stream: Stream, split: Split) -> Task:
-        """A task whose operands belong to ``split``."""
+    def sample(self, stream: Stream, split: Split, level: int = 1, style: Style = "plain") -> Task:
+        """A task of ``level`` whose operands belong to ``split``.
+
+        Raises:
+            ValueError: if the family has no such level.
+        """
+        self.require(level)
         for _ in range(_TRIES):
-            key = self.draw(stream)
-            if split_of(self.name, self.identity(key)) == split:
-                return self.make(stream, key)
+            key = self.draw(stream, level)
+            if self.split(key) == split:
+                return self.make(stream, key, level, style)
         raise RuntimeError(f"{self.name}: no operands in split {split}")
 
     def check(self, task: Task, text: str) -> bool:

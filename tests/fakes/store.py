@@ -25,6 +25,8 @@ class FakeStore:
     def __init__(self) -> None:
         self.asks: dict[AskId, AskRecord] = {}
         self.receipts: dict[RoundId, bytes] = {}
+        self.tests: dict[RoundId, bytes] = {}
+        self.rehearsals: list[bytes] = []
 
     async def accept(self, ask: AskId, params: AskParams) -> AskRecord:
         if len(await self.unfinished()) >= limits.ASKS_QUEUED:
@@ -49,6 +51,9 @@ class FakeStore:
     async def unfinished(self) -> list[AskRecord]:
         return [record for record in self.asks.values() if record.state in OPEN]
 
+    async def questions(self, limit: int) -> list[str]:
+        return [record.params.question for record in self.asks.values()][-limit:]
+
     async def get(self, ask: AskId) -> AskRecord | None:
         return self.asks.get(ask)
 
@@ -64,9 +69,16 @@ class FakeStore:
                 return RoundRecord(record.round, record.id, None)
         raise UnknownRoundError
 
+    async def put_test_receipt(self, round_id: RoundId, data: bytes) -> Path:
+        self.tests[round_id] = data
+        return Path(f"{round_id.hex()}.receipt")
+
     async def put_receipt(self, round_id: RoundId, ask: AskId, data: bytes) -> Path:
         self.receipts[round_id] = data
         return Path(f"/receipts/{round_id.hex()}.receipt")
+
+    async def rehearse_receipt(self, data: bytes) -> None:
+        self.rehearsals.append(data)
 
     def _move(self, ask: AskId, **changes: Any) -> bool:
         record = self.asks.get(ask)

@@ -11,7 +11,7 @@ from msgspec import inspect
 from protocol.envelope import Envelope, Signer
 from protocol.errors import ProtocolError
 from protocol.messages import opened, seal
-from protocol.receipt import Standing
+from protocol.receipt import Tally
 
 
 def arbitrary(kind: Any) -> st.SearchStrategy[Any]:
@@ -20,16 +20,16 @@ def arbitrary(kind: Any) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def _standing(draw: st.DrawFn) -> Standing:
-    values = draw(st.tuples(*(arbitrary(field.type) for field in msgspec.structs.fields(Standing))))
-    peer, right, pairs, answered, asked, source = values
-    return Standing(peer, min(right, pairs), pairs, min(answered, asked), asked, source)
+def _tally(draw: st.DrawFn) -> Tally:
+    fields = msgspec.structs.fields(Tally)
+    right, total = sorted(draw(st.tuples(*(arbitrary(field.type) for field in fields))))
+    return Tally(right, total)
 
 
 def _of(info: inspect.Type) -> st.SearchStrategy[Any]:
     match info:
-        case inspect.StructType(cls=cls) if cls is Standing:
-            return _standing()
+        case inspect.StructType(cls=cls) if cls is Tally:
+            return _tally()
         case inspect.StructType(cls=cls, fields=fields):
             return st.builds(cls, **{field.name: _of(field.type) for field in fields})
         case inspect.UnionType(types=types):

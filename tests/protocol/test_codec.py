@@ -22,10 +22,14 @@ from protocol.messages import (
     Close,
     Commit,
     Decline,
+    Duel,
     Invite,
+    Message,
     Model,
     Phases,
     Profile,
+    Proof,
+    ProofNotice,
     Reveal,
     Roster,
     RosterEntry,
@@ -33,13 +37,14 @@ from protocol.messages import (
     Slate,
     WaveClose,
 )
-from protocol.receipt import Core, Opening, ReceiptFile, Rule, Standing
+from protocol.receipt import Core, Opening, ReceiptFile, Rule, Standing, Tally, Weight
 from tests.protocol.arbitrary import arbitrary
 
 MESSAGES = (
     Invite, Commit, Decline, Roster, Reveal, Slate, Ballot, Ack, WaveClose, Close, Profile,
+    ProofNotice,
 )  # fmt: skip
-KINDS = (*MESSAGES, Envelope, Core, Opening, ReceiptFile)
+KINDS = (*MESSAGES, Proof, Envelope, Core, Opening, ReceiptFile)
 ANY: Any = AnyMessage
 
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -111,9 +116,10 @@ def _decoded_or_refused(data: bytes, kind: Any) -> None:
 def test_another_decoder_reads_the_same(kind: Any, data: st.DataObject) -> None:
     value = data.draw(arbitrary(kind))
     read = msgpack.unpackb(encode(value), raw=False, strict_map_key=True)
-    assert read == _plain(value)
+    plain = _plain(value)
+    assert read == plain
     if isinstance(read, dict):
-        assert list(read) == ["type", *type(value).__struct_fields__], "fields in the type's order"
+        assert list(read) == list(plain), "fields in the type's order"
 
 
 def _plain(value: Any) -> Any:
@@ -125,6 +131,9 @@ def _plain(value: Any) -> Any:
     fields = {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
     if config.array_like:
         return list(fields.values())
+    if config.omit_defaults:
+        defaults = {one.name: one.default for one in msgspec.structs.fields(value)}
+        fields = {name: one for name, one in fields.items() if one != _plain(defaults[name])}
     return {"type": config.tag} | fields
 
 
@@ -196,6 +205,25 @@ def test_a_missing_field_is_refused() -> None:
         decode(b"\x82" + encode(ACK)[1 : -len(b"\xa6ballot\xc4\x20") - 32], Ack)
 
 
+PLAIN = Invite(1, "s", b"\x01" * 32, "q", 1, 1, Phases(1, 1, 1), b"\x02" * 32)
+LAST = WaveClose(b"\x01" * 32, b"\x02" * 32, 0, b"\x03" * 32, False)
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "default"),
+    [(PLAIN, "adaptive", False), (PLAIN, "stages", 1), (LAST, "duels", ())],
+)
+def test_a_default_that_is_left_out_may_not_be_written(
+    message: Message, field: str, default: object
+) -> None:
+    """Else there were two encodings of one message; and a plain one reads as it always did."""
+    read = msgpack.unpackb(encode(message))
+    assert field not in read
+    assert getattr(message, field) == default
+    with pytest.raises(DecodeError, match="not its one encoding"):
+        decode(msgpack.packb(read | {field: default}), type(message))
+
+
 def test_trailing_bytes_are_refused() -> None:
     with pytest.raises(DecodeError):
         decode(encode(ACK) + b"\xc0", Ack)
@@ -215,6 +243,7 @@ def test_text_that_is_not_utf8_is_refused() -> None:
 # --- bounds -----------------------------------------------------------------------------------
 
 KEY = b"\x01" * 32
+NONE = Tally(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +262,14 @@ KEY = b"\x01" * 32
         Invite(-1, "s", KEY, "q", 1, 1, Phases(1, 1, 1), KEY),
         Decline(KEY, "bored", ""),
         Roster(KEY, 0, KEY, ()),
-        Roster(KEY, limits.WAVES, KEY, (RosterEntry(KEY, KEY),)),
+        Roster(KEY, limits.STAGES, KEY, (RosterEntry(KEY, KEY),)),
+        msgspec.structs.replace(PLAIN, stages=0),
+        msgspec.structs.replace(PLAIN, stages=limits.STAGES + 1),
+        msgspec.structs.replace(LAST, duels=(Duel(0, 1, 1),) * (limits.DUELS + 1)),
+        Duel(0, 1, 0),
+        Duel(0, 1, limits.DUELS + 1),
+        Duel(0, limits.COMMITTEE, 1),
+        Duel(-1, 1, 1),
         Roster(KEY, 0, KEY, (RosterEntry(KEY, KEY),) * (limits.COMMITTEE + 1)),
         Reveal(KEY, KEY, KEY, "a" * (limits.ANSWER_BYTES + 1)),
         Ballot(KEY, KEY, 0, KEY, (Row(0, limits.COMMITTEE, None),)),
@@ -245,8 +281,17 @@ KEY = b"\x01" * 32
         Envelope(KEY, b"", bytes(63)),
         Envelope(bytes(31), b"", bytes(64)),
         Profile(Model("m", "f", ""), 2**48 + 1, 0, False),
-        Rule("weighted", (100_000_001, 0, 0), (0, 0), 0, None),
-        Rule("weighted", (0, 0, 0), (0, -100_000_001), 0, None),
+        Rule("weighted", (100_000_001, 0, 0), (0, 0), 0, 0, None),
+        Rule("weighted", (0, 0, 0), (0, -100_000_001), 0, 0, None),
+        Rule("weighted", (0, 0, 0), (0, 0), 1_000_001, 0, None),
+        Rule("fair", (0, 0, 0), (0, 0), 0, 0, None),  # type: ignore[arg-type]
+        Standing(KEY, (NONE,) * 5, NONE, True, 999_999, "asker"),
+        Standing(KEY, (NONE,) * 5, NONE, True, 1_000_000_001, "asker"),
+        Standing(KEY, (NONE,) * 4, NONE, True, 1_000_000, "asker"),  # type: ignore[arg-type]
+        Weight((0, 0, 0, 0, 2**53 + 1), (0,) * 5, 0),
+        Weight((0,) * 5, (0,) * 6, 0),  # type: ignore[arg-type]
+        Tally(-1, 0),
+        Tally(0, 2**48 + 1),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -256,11 +301,11 @@ def test_a_value_out_of_bounds_is_refused(value: Any) -> None:
 
 
 def test_more_right_than_asked_is_refused() -> None:
-    good = encode(Standing(KEY, 5, 5, 7, 7, "asker"))
-    assert decode(good, Standing).judge_pairs == 5
-    for changed in (b"\x06\x05\x07\x07", b"\x05\x05\x08\x07"):
+    good = encode(Standing(KEY, (Tally(3, 5),) * 5, Tally(7, 7), False, 1_000_000, "asker"))
+    assert decode(good, Standing).answer == Tally(7, 7)
+    for old, new in ((b"\x92\x03\x05", b"\x92\x06\x05"), (b"\x92\x07\x07", b"\x92\x08\x07")):
         with pytest.raises(DecodeError, match="more calibration questions right than asked"):
-            decode(_swapped(good, b"\x05\x05\x07\x07", changed), Standing)
+            decode(_swapped(good, old, new), Standing)
 
 
 def test_too_many_bytes_are_refused_unread() -> None:

@@ -12,6 +12,8 @@ from protocol.messages import (
     MICRO,
     Ballot,
     Commit,
+    Duel,
+    Hints,
     Invite,
     Message,
     Model,
@@ -22,6 +24,8 @@ from protocol.messages import (
     Row,
     Slate,
     SlateEntry,
+    Sum,
+    WaveClose,
     parse,
     seal,
 )
@@ -47,8 +51,10 @@ LARGEST: list[Message] = [
         limits.ANSWER_TOKENS,
         Phases(limits.PHASE_MS, limits.PHASE_MS, limits.PHASE_MS),
         KEY,
+        True,
+        limits.STAGES,
     ),
-    Roster(KEY, limits.WAVES - 1, KEY, (RosterEntry(PeerId(KEY), KEY),) * limits.COMMITTEE),
+    Roster(KEY, limits.STAGES - 1, KEY, (RosterEntry(PeerId(KEY), KEY),) * limits.COMMITTEE),
     Reveal(KEY, KEY, KEY, "\U0001f41d" * limits.ANSWER_BYTES),
     _slate(),
     Ballot(
@@ -57,6 +63,31 @@ LARGEST: list[Message] = [
         limits.WAVES - 1,
         KEY,
         (Row(limits.COMMITTEE - 1, limits.COMMITTEE - 2, MICRO),) * limits.ROWS_PER_BALLOT,
+    ),
+    WaveClose(
+        KEY,
+        KEY,
+        limits.WAVES - 1,
+        KEY,
+        True,
+        (Duel(limits.COMMITTEE - 2, limits.COMMITTEE - 1, limits.DUELS),) * limits.DUELS,
+    ),
+    Hints(
+        2**48,
+        2**48,
+        (
+            Sum(
+                PeerId(KEY),
+                "\U0001f41d" * 64,
+                "\U0001f41d" * 64,
+                2**48,
+                (2**48,) * 5,  # type: ignore[arg-type]
+                (2**48,) * 5,  # type: ignore[arg-type]
+                2**48,
+                2**48,
+            ),
+        )
+        * limits.HINT_SUMS,
     ),
 ]
 
@@ -90,3 +121,10 @@ def test_the_frame_limit_is_what_decode_applies() -> None:
 
     with pytest.raises(TooLargeError):
         decode(bytes(limits.FRAME_BYTES + 1), Envelope)
+
+
+def test_what_a_newcomer_is_told_fits_its_queue() -> None:
+    """All at once, when it connects: a profile, proofs and the hints of every day."""
+    assert limits.PROOFS_TOLD + limits.HINT_DAYS + 1 < limits.SEND_QUEUE_MESSAGES
+    told = limits.PROOFS_TOLD * limits.PROOF_BYTES + limits.HINT_DAYS * limits.FRAME_BYTES
+    assert told < limits.SEND_QUEUE_BYTES

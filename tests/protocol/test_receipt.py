@@ -10,7 +10,7 @@ from protocol.codec import decode, encode
 from protocol.digest import digest
 from protocol.envelope import Envelope, KeySigner
 from protocol.errors import DecodeError, ReceiptError
-from protocol.messages import Ack
+from protocol.messages import MICRO, Ack
 from protocol.receipt import (
     AnswerClass,
     Broke,
@@ -18,6 +18,7 @@ from protocol.receipt import (
     Opening,
     ReceiptFile,
     Standing,
+    Tally,
     opening_digest,
     read,
     write,
@@ -76,11 +77,27 @@ def test_what_is_no_receipt_is_said() -> None:
         read(write(forged, None))
 
 
-def test_what_a_standing_cannot_be() -> None:
+def test_what_a_tally_cannot_be() -> None:
     with pytest.raises(ValueError, match="more calibration questions right than asked"):
-        Standing(bytes(32), 2, 1, 0, 0, "asker")
-    with pytest.raises(ValueError, match="more calibration questions right than asked"):
-        Standing(bytes(32), 0, 0, 2, 1, "asker")
+        Tally(2, 1)
+    assert Tally(1, 1).right == 1
+    for bad in (Tally(-1, 0), Tally(-2, -1), Tally(0, 2**48 + 1)):
+        with pytest.raises(DecodeError):
+            decode(encode(bad), Tally)
+
+
+@pytest.mark.parametrize(("divisor", "holds"), [
+    (MICRO - 1, False), (MICRO, True), (1000 * MICRO, True), (1000 * MICRO + 1, False),
+    (0, False), (-MICRO, False),
+])  # fmt: skip
+def test_a_divisor_makes_no_weight_larger_and_none_vanish(divisor: int, holds: bool) -> None:
+    none = Tally(0, 0)
+    stated = encode(Standing(bytes(32), (none,) * 5, none, True, divisor, "asker"))
+    if holds:
+        assert decode(stated, Standing).divisor == divisor
+    else:
+        with pytest.raises(DecodeError):
+            decode(stated, Standing)
 
 
 def test_a_class_has_members() -> None:

@@ -20,7 +20,17 @@ from protocol.errors import (
     TooLargeError,
     UnknownRoundError,
 )
-from protocol.methods import AskId, AskParams, HistoryParams, Nothing, Progress, WhyParams
+from protocol.methods import (
+    AskId,
+    AskParams,
+    CalibrateParams,
+    CapabilityParams,
+    GradeParams,
+    HistoryParams,
+    Nothing,
+    Progress,
+    WhyParams,
+)
 
 
 def call(method: str, params: object = None, call_id: object = 1) -> bytes:
@@ -61,6 +71,19 @@ def test_a_newline_in_a_question_stays_inside_its_line() -> None:
         (call("history", {"limit": 3}, "text id"), HistoryParams(3)),
         (call("why", {"round": "00ff"}), WhyParams("00ff")),
         (call("ask", {"question": "?", "timeout_s": 5}), AskParams("?", 5.0)),
+        (
+            call("ask", {"question": "?", "peers": 3, "answer_tokens": 64, "energy_j": 2}),
+            AskParams("?", None, None, 3, 64, 2.0),
+        ),
+        (call("grade", {"round": "00ff", "right": False}), GradeParams("00ff", False)),
+        (
+            call("grade", {"round": "00ff", "right": True, "answer": " "}),
+            GradeParams("00ff", True, " "),
+        ),
+        (call("calibrate"), CalibrateParams(30)),
+        (call("calibrate", {"rounds": 1000}), CalibrateParams(limits.CALIBRATE_ROUNDS)),
+        (call("capability"), CapabilityParams()),
+        (call("capability", {"peer": "abcd", "topic": ""}), CapabilityParams("abcd", "")),
     ],
 )
 def test_params_are_typed(line: bytes, kind: msgspec.Struct) -> None:
@@ -103,6 +126,32 @@ def test_params_are_typed(line: bytes, kind: msgspec.Struct) -> None:
             rpc.INVALID_PARAMS,
             1,
         ),
+        (call("ask", {"question": "?", "peers": 0}), rpc.INVALID_PARAMS, 1),
+        (call("ask", {"question": "?", "peers": limits.COMMITTEE + 1}), rpc.INVALID_PARAMS, 1),
+        (call("ask", {"question": "?", "peers": 2, "min_answers": 3}), rpc.INVALID_PARAMS, 1),
+        (call("ask", {"question": "?", "answer_tokens": 0}), rpc.INVALID_PARAMS, 1),
+        (
+            call("ask", {"question": "?", "answer_tokens": limits.ANSWER_TOKENS + 1}),
+            rpc.INVALID_PARAMS,
+            1,
+        ),
+        (call("ask", {"question": "?", "energy_j": 0}), rpc.INVALID_PARAMS, 1),
+        (call("ask", {"question": "?", "energy_j": 1e10}), rpc.INVALID_PARAMS, 1),
+        (call("ask", {"question": "?", "energy_j": "much"}), rpc.INVALID_PARAMS, 1),
+        (call("grade", {"round": "00ff"}), rpc.INVALID_PARAMS, 1),
+        (call("grade", {"round": "00ff", "right": 1}), rpc.INVALID_PARAMS, 1),
+        (call("grade", {"round": "00f", "right": True}), rpc.INVALID_PARAMS, 1),
+        (call("grade", {"round": "00ff", "right": True, "answer": ""}), rpc.INVALID_PARAMS, 1),
+        (
+            call("grade", {"round": "0f" * 4, "right": True, "answer": "x" * 20_000}),
+            rpc.INVALID_PARAMS,
+            1,
+        ),
+        (call("calibrate", {"rounds": 0}), rpc.INVALID_PARAMS, 1),
+        (call("calibrate", {"rounds": limits.CALIBRATE_ROUNDS + 1}), rpc.INVALID_PARAMS, 1),
+        (call("capability", {"peer": "abc"}), rpc.INVALID_PARAMS, 1),
+        (call("capability", {"peer": "x" * 65}), rpc.INVALID_PARAMS, 1),
+        (call("capability", {"topic": "x" * 257}), rpc.INVALID_PARAMS, 1),
         (call("history", {"limit": limits.RPC_HISTORY_ROWS + 1}), rpc.INVALID_PARAMS, 1),
         (call("why", {"round": "abc"}), rpc.INVALID_PARAMS, 1),
         (call("why", {"round": "ABCD"}), rpc.INVALID_PARAMS, 1),

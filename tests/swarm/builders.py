@@ -32,6 +32,7 @@ from protocol.messages import (
     parse,
     seal,
     secret_hash,
+    stage_secret,
 )
 from protocol.receipt import (
     Core,
@@ -66,12 +67,17 @@ def changed(struct: Any, **fields: Any) -> Any:
 class Desk:
     """An asker's desk: ``answers`` of that many participants, up to any point of the round.
 
+    Args:
+        adaptive, stages: of the Invite.
+
     Attributes:
         signers, machines, answers: of the participants, sorted by peer.
         effects: all that the machines asked for, by machine.
     """
 
-    def __init__(self, *answers: str, answer_bytes: int = 64) -> None:
+    def __init__(
+        self, *answers: str, answer_bytes: int = 64, adaptive: bool = False, stages: int = 1
+    ) -> None:
         self.asker = signer("asker")
         named = [signer(f"peer {number}") for number in range(len(answers))]
         self.signers = sorted(named, key=lambda one: one.peer)
@@ -84,7 +90,9 @@ class Desk:
             answer_bytes=answer_bytes,
             answer_tokens=64,
             phases=Phases(commit=10_000, reveal=2_000, judge=20_000),
-            secret_hash=secret_hash(SECRET),
+            secret_hash=secret_hash(stage_secret(SECRET, stages - 1)),
+            adaptive=adaptive,
+            stages=stages,
         )
         incoming = self.seal(self.invite)
         self.round = RoundId(incoming.envelope.digest)
@@ -166,7 +174,8 @@ class Desk:
 
     def slate(self, **fields: Any) -> Slate:
         """The right Slate, but for ``fields``."""
-        right = Slate(self.round, self.roster_digest, tuple(self.entries()), SECRET)
+        secret = stage_secret(SECRET, self.invite.stages - 1)
+        right = Slate(self.round, self.roster_digest, tuple(self.entries()), secret)
         return changed(right, **fields)
 
     def wave_close(self, wave: int = 0, **fields: Any) -> WaveClose:

@@ -12,6 +12,7 @@ from protocol.messages import MICRO, Ballot, Row
 from protocol.receipt import Result
 from swarm.ballots import ballot_rows, check_ballot, is_confident
 from swarm.consensus import UNCALIBRATED, without_winner
+from swarm.pairing import Pairing
 from swarm.participant import State
 from swarm.slate import Opened, open_slate
 from tests.swarm.builders import Desk, changed
@@ -30,9 +31,8 @@ def shown(desk: Desk) -> Opened:
 def _check(desk: Desk, shown: Opened, ballot: Ballot, **other: object) -> None:
     case = {
         "judge": desk.me.peer,
-        "opened": shown,
+        "pairing": Pairing(False, shown.seed, len(shown.classes), shown.judges),
         "slate": desk.slate_digest,
-        "wave": 0,
         "follows": ZERO_DIGEST,
     } | other
     check_ballot(ballot, **case)  # type: ignore[arg-type]
@@ -113,5 +113,25 @@ def test_judging_stops_at_the_asked_share(
     stop: int | None, winner: int | None, share: int, confident: bool
 ) -> None:
     rule = changed(UNCALIBRATED, stop=stop)
-    result: Result = changed(without_winner("partial"), winner=winner, shares=(share,))
+    shares = (share, MICRO - share)
+    result: Result = changed(without_winner("partial"), winner=winner, shares=shares)
+    assert is_confident(rule, result) == confident
+
+
+@pytest.mark.parametrize(
+    ("confidence", "shares", "confident"),
+    [
+        (900_000, (100_000, 900_000), True),
+        (899_999, (MICRO, 0), False),
+        (900_000, (MICRO,), True),
+        (899_999, (MICRO,), False),
+        (None, (MICRO,), False),
+    ],
+)
+def test_where_there_is_a_confidence_it_decides(
+    confidence: int | None, shares: tuple[int, ...], confident: bool
+) -> None:
+    """A share is none of being right, and unanimity of those of whom nothing is known is little."""
+    rule = changed(UNCALIBRATED, stop=900_000)
+    result = changed(without_winner("partial"), winner=0, confidence=confidence, shares=shares)
     assert is_confident(rule, result) == confident

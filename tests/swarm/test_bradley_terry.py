@@ -81,6 +81,21 @@ def test_it_is_the_posterior_mode(seed: int) -> None:
     assert abs(found.own - exact[classes + 1]) < 1e-6
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_covariance_is_the_inverse_curvature_at_the_mode(seed: int) -> None:
+    """Laplace's approximation, against differences of the gradient written down above."""
+    classes = 2 + seed
+    rows = _random(seed, classes, 2 + 6 * seed)
+    found = fit(classes, Comparisons.of(rows))
+    mode = np.array([*found.strengths, found.position, found.own])
+    slope = _objective(classes, rows)
+    steps = 1e-5 * np.eye(classes + 2)
+    curvature = [(slope(mode + step)[1] - slope(mode - step)[1]) / 2e-5 for step in steps]
+    exact = np.linalg.inv(np.array(curvature))[:classes, :classes]
+    assert found.covariance() == pytest.approx(exact, abs=1e-6)
+    np.linalg.cholesky(found.covariance())
+
+
 def test_choix_agrees_where_the_models_meet() -> None:
     """choix has no priors here, no position or own-answer terms, and takes hard outcomes only.
 

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from protocol.errors import ReceiptError
+from protocol.ids import peer_text
+from protocol.messages import MICRO
 from protocol.receipt import read, write
+from swarm.consensus import DEFAULT_WEIGHTED, UNCALIBRATED
 from swarm.explain import describe, explain
 from tests.swarm.builders import changed, signed
-from tests.swarm.virtual import Peer, VirtualSwarm, knows
+from tests.swarm.virtual import Peer, VirtualSwarm, knows, signer, standing
 
 ANSWERS = ("42", "41", "41", "42.0", "7")
 
@@ -90,6 +93,24 @@ def test_unanimity_needs_no_judges() -> None:
     assert why["judges"] == []
 
 
+@pytest.mark.parametrize("function", [describe, explain])
+def test_how_far_the_round_went(function: Any) -> None:
+    def course(**options: Any) -> tuple[Any, ...]:
+        peers = [Peer(f"p{i}", one, knows("42")) for i, one in enumerate(ANSWERS)]
+        found = function(round_of(*peers, **options))
+        return tuple(found[name] for name in ("asked", "could_ask", "waves", "stopped"))
+
+    early = changed(UNCALIBRATED, stop=400_000)
+    assert course() == (5, 5, 1, "schedule")
+    assert course(adaptive=True) == (5, 5, 6, "schedule")
+    asked, could, waves, stopped = course(adaptive=True, rule=early)
+    assert (asked, could, stopped) == (5, 5, "confident")
+    assert 0 < waves < 6
+    assert course(stages=(3,), rule=early) == (3, 5, 1, "schedule")
+    nobody = function(round_of(Peer("a", None), stages=(1,)))
+    assert (nobody["asked"], nobody["waves"], nobody["stopped"]) == (1, 0, None)
+
+
 def test_describe_with_and_without_the_opening() -> None:
     data = five()
     shown: Any = describe(data)
@@ -124,3 +145,31 @@ def test_a_core_that_its_journal_contradicts_is_not_explained(
     lie = changed(core, result=changed(core.result, **bend))
     with pytest.raises(ReceiptError, match="differs"):
         function(signed(swarm, lie, opening))
+
+
+def test_a_weighted_round_shows_what_each_judge_weighs() -> None:
+    """The matrix is the mean by the weight of each verdict's bin; the judge's is its largest."""
+    sure = {"a": ("42", 0.99), "b": ("41", 0.95), "c": ("7", 0.8), "d": ("42", 0.65)}
+    peers = [Peer(name, answer, knows("42", p)) for name, (answer, p) in sure.items()]
+    swarm = VirtualSwarm(
+        peers,
+        rule=DEFAULT_WEIGHTED,
+        standings={
+            name: standing(name, 70 + 8 * at, 100, 50, 80) for at, name in enumerate("abcd")
+        },
+    ).run()
+    why: Any = explain(swarm.receipts[0])
+    assert why["rule"] == "weighted"
+    assert swarm.round.core is not None
+    weight = {
+        swarm.peers[peer].name: one.judge[4] / MICRO
+        for peer, one in zip(sorted(swarm.peers), swarm.round.core.weights, strict=True)
+    }
+    shown = {one["peer"]: one["weight"] for one in why["judges"]}
+    assert shown == {peer_text(signer(name).peer): weight[name] for name in sure}
+    total = sum(weight.values())
+    mean = sum(weight[name] * p for name, (_, p) in sure.items()) / total
+    labels = {one["answer"]: index for index, one in enumerate(why["classes"])}
+    for rival in ("41", "7"):
+        assert why["matrix"][labels["42"]][labels[rival]] == pytest.approx(mean, abs=1e-6)
+        assert why["matrix"][labels[rival]][labels["42"]] == pytest.approx(1 - mean, abs=1e-6)

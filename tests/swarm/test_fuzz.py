@@ -9,8 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from protocol import limits
 from protocol.envelope import Envelope, KeySigner
-from protocol.messages import AnyMessage, Ballot, Incoming, Message, opened, seal
+from protocol.messages import (
+    AnyMessage,
+    Ballot,
+    Duel,
+    Incoming,
+    Message,
+    WaveClose,
+    opened,
+    seal,
+)
 from protocol.receipt import Heard, read
 from swarm.effects import Effect, Finished, Send, StopWork, Store
 from swarm.participant import State
@@ -27,17 +37,27 @@ NAMES = ["asker", "stranger", *(f"p{number}" for number in range(12))]
 KEYS = {who.peer: who for who in map(signer, NAMES)}
 
 
+ROUNDS: dict[str, dict[str, Any]] = {
+    "three": {},
+    "twelve": {},
+    "waves": {"adaptive": True},
+    "stages": {"stages": (2, 3)},
+    "both": {"adaptive": True, "stages": (2,)},
+}
+PEERS = {"three": 3, "twelve": 12, "waves": 4, "stages": 4, "both": 3}
+
+
 @cache
-def recorded(count: int) -> tuple[VirtualSwarm, tuple[Heard, ...], tuple[Envelope, ...]]:
+def recorded(kind: str) -> tuple[VirtualSwarm, tuple[Heard, ...], tuple[Envelope, ...]]:
     """A round that went well: what the asker heard, and all that it said."""
-    swarm = VirtualSwarm(honest(count)).run()
+    swarm = VirtualSwarm(honest(PEERS[kind]), **ROUNDS[kind]).run()
     _, core, opening = read(swarm.receipt)
     assert opening is not None
     assert core.judging is not None
     assert core.roster is not None
     assert swarm.round.slate is not None
     heard = tuple(entry for entry in opening.journal if isinstance(entry, Heard))
-    said = (opening.invite, core.roster, swarm.round.slate, *core.judging.acks)
+    said = (opening.invite, *core.earlier, core.roster, swarm.round.slate, *core.judging.acks)
     said += tuple(wave.close for wave in core.judging.waves)
     return swarm, heard, said
 
@@ -59,26 +79,26 @@ def anything(draw: st.DrawFn, real: tuple[Envelope, ...], round_id: bytes) -> In
     return opened(envelope)
 
 
-@pytest.mark.parametrize("count", [3, 12])
-@settings(max_examples=60)
+@pytest.mark.parametrize("kind", ROUNDS)
+@settings(max_examples=30)
 @given(data=st.data())
-def test_a_round_takes_anything(count: int, data: st.DataObject) -> None:
+def test_a_round_takes_anything(kind: str, data: st.DataObject) -> None:
     """Between, before and after the messages of a round; then time passes until it ends."""
-    swarm, heard, said = recorded(count)
+    swarm, heard, said = recorded(kind)
     machine = Round(swarm.plan, swarm.asker, 0.0)
     real = tuple(entry.envelope for entry in heard) + said
     stray = anything(real, machine.round_id)
     for entry in heard:
-        for incoming in data.draw(st.lists(stray, max_size=1 if count == 3 else 0)):
+        for incoming in data.draw(st.lists(stray, max_size=0 if kind == "twelve" else 1)):
             machine.receive(incoming, 1.0)
         if data.draw(st.integers(0, 9)):
             machine.receive(opened(entry.envelope), 1.0)
         elif data.draw(st.booleans()):
             machine.receive(data.draw(stray), 1.0)
         else:
-            kind = data.draw(st.sampled_from(["lost", "unsent", "malformed"]))
-            machine.broke(entry.envelope.signer, kind, data.draw(st.text(max_size=9)), 1.0)
-    for _ in range(8):
+            way = data.draw(st.sampled_from(["lost", "unsent", "malformed"]))
+            machine.broke(entry.envelope.signer, way, data.draw(st.text(max_size=9)), 1.0)
+    for _ in range(30):
         due = machine.timer_at()
         if due is None:
             break
@@ -99,6 +119,8 @@ def _asker_said(desk: Desk, state: State) -> tuple[Envelope, ...]:
         made.append(lambda: desk.seal(desk.roster()))
     if reached >= list(State).index(State.REVEALED):
         made.append(lambda: desk.seal(desk.slate()))
+        more = {"stage": 1, "previous": desk.roster_digest}
+        made.append(lambda: desk.seal(desk.roster(**more)))
     if reached >= list(State).index(State.VOTED):
         made += [
             lambda: desk.seal(desk.ack()),
@@ -108,11 +130,12 @@ def _asker_said(desk: Desk, state: State) -> tuple[Envelope, ...]:
     return tuple(make().envelope for make in made)
 
 
+@pytest.mark.parametrize("stages", [1, 3])
 @pytest.mark.parametrize("state", list(State), ids=lambda state: state.name)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
-def test_a_participant_takes_anything(state: State, data: st.DataObject) -> None:
-    desk = Desk("42", "41", "42.0").up_to(state)
+def test_a_participant_takes_anything(stages: int, state: State, data: st.DataObject) -> None:
+    desk = Desk("42", "41", "42.0", stages=stages).up_to(state)
     keys = KEYS | {one.peer: one for one in desk.signers}
     real = _asker_said(desk, state)
     ballots = len(desk.sent(0, Ballot))
@@ -135,7 +158,8 @@ def test_a_participant_takes_anything(state: State, data: st.DataObject) -> None
     assert finished + sum(isinstance(effect, Finished) for effect in effects) == 1
     sent = [effect for effect in effects if isinstance(effect, Send)]
     assert all(effect.to == desk.asker.peer for effect in sent)
-    assert len(sent) <= 3 - ballots, "a Commit, a Reveal, a Ballot: one of each at most"
+    most = 1 + 2 * stages
+    assert len(sent) <= most - ballots, "a Commit; in each stage a Reveal and a Ballot at most"
     assert sum(isinstance(effect, StopWork) for effect in effects) <= 2
 
 
@@ -150,6 +174,30 @@ def _bent(
     if draw(st.integers(0, 3)):
         message = draw(altered(message, type(message), keys))
     return desk.seal(message)
+
+
+@settings(max_examples=80)
+@given(data=st.data())
+def test_a_judge_of_many_waves_takes_any_close(data: st.DataObject) -> None:
+    """Right ones, bent ones, and its own work in between: it judges what it is asked, or ends."""
+    desk = Desk("42", "41", "40", adaptive=True)
+    desk._commit()
+    desk._reveal()
+    desk._show()
+    right = tuple(Duel(*pair, n) for pair, n in (((0, 1), 40), ((0, 2), 20), ((1, 2), 4)))
+    for wave in range(data.draw(st.integers(1, limits.WAVES))):
+        close = WaveClose(desk.round, desk.slate_digest, wave, bytes(32), True, right)
+        if data.draw(st.integers(0, 4)) == 0:
+            close = data.draw(altered(close, WaveClose, KEYS))
+        if data.draw(st.booleans()):
+            desk.me.failed("abstains", 2.0)
+        desk.me.receive(desk.seal(close), 2.0)
+    desk.mine()
+    had = [(row.first, row.second) for one in desk.sent(0, Ballot) for row in one.rows]
+    assert len(set(had)) == len(had)
+    for _ in range(2):
+        desk.me.on_timer(desk.me.timer_at() or 0.0)
+    assert desk.me.state is State.DONE
 
 
 def _own_work(desk: Desk, data: st.DataObject) -> None:

@@ -109,14 +109,15 @@ def test_a_minority_with_the_right_answer_wins() -> None:
     assert swarm.round.opened.answers[swarm.result.plurality] == "41"
 
 
-def test_a_proven_judge_outweighs_strangers() -> None:
-    """Three strangers push "41"; the one proven peer is believed."""
-    peers = [Peer(f"new {n}", "41", knows("41", 1.0)) for n in range(3)]
-    peers += [Peer("proven", "42", knows("42", 1.0))]
+def test_proven_judges_outweigh_strangers() -> None:
+    """Five strangers push "41"; the four proven peers are believed."""
+    proven = [f"proven {n}" for n in range(4)]
+    peers = [Peer(f"new {n}", "41", knows("41", 1.0)) for n in range(5)]
+    peers += [Peer(name, "42", knows("42", 1.0)) for name in proven]
     swarm = VirtualSwarm(
         peers,
         rule=changed(DEFAULT_WEIGHTED, calibration_rounds=30),
-        standings={"proven": standing("proven", 90, 100, 60, 80)},
+        standings={name: standing(name, 90, 100, 60, 80) for name in proven},
     ).run()
     holds(swarm)
     assert swarm.winner == "42"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -21,13 +22,16 @@ from protocol.receipt import (
     Judging,
     Opening,
     ReceiptFile,
+    Rule,
     Standing,
-    Weight,
+    Tally,
     opening_digest,
     read,
     write,
 )
-from swarm.consensus import DEFAULT_WEIGHTED, UNCALIBRATED
+from swarm.consensus import DEFAULT_WEIGHTED, EQUAL, UNCALIBRATED, decide
+from swarm.findings import Report
+from swarm.reputation import NEUTRAL, weigh
 from swarm.seeded import Stream
 from swarm.verify import verify
 from tests.protocol.arbitrary import altered, arbitrary
@@ -38,11 +42,11 @@ from tests.swarm.virtual import VirtualSwarm, signer, standing
 
 @cache
 def three() -> VirtualSwarm:
-    """A round of three, all of whom are proven but one."""
+    """A round of three that are proven, each a little more than the last."""
     return VirtualSwarm(
         honest(3),
         rule=changed(DEFAULT_WEIGHTED, calibration_rounds=40),
-        standings={f"p{n}": standing(f"p{n}", 80 + n, 100, 50, 80) for n in range(2)},
+        standings={f"p{n}": standing(f"p{n}", 80 + n, 100, 50, 80) for n in range(3)},
     ).run()
 
 
@@ -52,6 +56,12 @@ def twelve() -> VirtualSwarm:
     peers = honest(12)
     peers[5].dies_when = "COMMITTED"
     return VirtualSwarm(peers).run()
+
+
+@cache
+def hurried() -> VirtualSwarm:
+    """A round that may stop early."""
+    return VirtualSwarm(honest(3), rule=changed(UNCALIBRATED, stop=900_000)).run()
 
 
 @cache
@@ -140,7 +150,7 @@ def test_any_signed_core_gets_a_report(file: Any, core: Core, opening: Opening) 
 @given(st.data())
 def test_any_change_that_is_signed_anew_gets_a_report(data: st.DataObject) -> None:
     """Every key of the round in one hand. No crash; and no other result with the opening."""
-    swarm = data.draw(st.sampled_from([three(), twelve()]))
+    swarm = data.draw(st.sampled_from([three(), twelve(), hurried()]))
     core, _, opening = parts(swarm)
     bent: Core = data.draw(altered(core, Core, KEYS))
     report = verify(signed(swarm, bent, opening))
@@ -152,7 +162,7 @@ def test_any_change_that_is_signed_anew_gets_a_report(data: st.DataObject) -> No
 @settings(max_examples=120)
 @given(st.data())
 def test_any_other_opening_gets_a_report(data: st.DataObject) -> None:
-    swarm = data.draw(st.sampled_from([three(), twelve()]))
+    swarm = data.draw(st.sampled_from([three(), twelve(), hurried()]))
     core, _, opening = parts(swarm)
     bent: Opening = data.draw(altered(opening, Opening, KEYS))
     verify(signed(swarm, core, bent))
@@ -178,14 +188,27 @@ def _standing(**fields: object) -> Change:
 BENT: dict[str, tuple[Change, str]] = {
     "a weight": (
         lambda core, judging: changed(core, weights=(
-            changed(core.weights[0], judge=core.weights[0].judge + 1), *core.weights[1:])),
+            changed(core.weights[0], answer=core.weights[0].answer + 1), *core.weights[1:])),
+        "The weight of ",
+    ),
+    "a weight in one bin": (
+        lambda core, judging: changed(core, weights=(
+            changed(core.weights[0], judge=(*core.weights[0].judge[:4], 0)), *core.weights[1:])),
+        "The weight of ",
+    ),
+    "a trust": (
+        lambda core, judging: changed(core, weights=(
+            changed(core.weights[0], trust=(0, *core.weights[0].trust[1:])), *core.weights[1:])),
         "The weight of ",
     ),
     "a weight more": (
-        lambda core, judging: changed(core, weights=(*core.weights, Weight(0, 0))),
+        lambda core, judging: changed(core, weights=(*core.weights, NEUTRAL)),
         "There are not as many weights as seats.",
     ),
-    "counts": (_standing(judge_pairs=200 * MICRO), "The weight of "),
+    "counts": (_standing(judge=(Tally(0, 200 * MICRO),) * 5), "The weight of "),
+    "counts of answers": (_standing(answer=Tally(0, 200 * MICRO)), "The weight of "),
+    "a divisor": (_standing(divisor=2 * MICRO), "The weight of "),
+    "an admission": (_standing(admitted=False), "The weight of "),
     "counts twice": (
         lambda core, judging: changed(core, standings=(core.standings[0], *core.standings)),
         "The counts are not sorted, or a peer's are there twice.",
@@ -213,7 +236,12 @@ BENT: dict[str, tuple[Change, str]] = {
     ),
     "the rule": (
         lambda core, judging: changed(core, rule=changed(core.rule, name="uncalibrated")),
-        "The rule is stated as uncalibrated, but the counts call for weighted.",
+        "The weight of ",
+    ),
+    "the rule and its weights": (
+        lambda core, judging: changed(
+            core, rule=UNCALIBRATED, weights=(NEUTRAL,) * len(core.weights)),
+        "The rule is stated as uncalibrated, but the counts call for equal.",
     ),
     "theta": (
         lambda core, judging: changed(core, rule=changed(core.rule, theta=(0, MICRO, 0))),
@@ -294,12 +322,12 @@ def test_a_bent_weight_names_its_peer() -> None:
     ("change", "part"),
     [
         (lambda core: changed(core, swarm="other"), "swarm"),
-        (lambda core: changed(core, rule=changed(core.rule, stop=1)), "rule"),
+        (lambda core: changed(core, rule=changed(core.rule, stop=MICRO)), "rule"),
         (lambda core: changed(core, faults=()), "faults"),
         (
-            lambda core: changed(core, standings=(*core.standings, Standing(
-                b"\xff" * 32, 0, 0, 0, 0, "asker"))),
-            "standings",
+            lambda core: changed(core, stages=(13,), standings=(*core.standings, Standing(
+                b"\xff" * 32, (Tally(0, 0),) * 5, Tally(0, 0), False, MICRO, "asker"))),
+            "stages, standings",
         ),
         (
             lambda core: changed(core, judging=changed(core.judging, slate_signature=b'x' * 64)),
@@ -334,6 +362,108 @@ def test_the_uncalibrated_rule_has_no_coefficients_to_choose(bend: dict[str, obj
     assert core.rule == UNCALIBRATED, "the machine does not use them"
     problem = _problem(signed(swarm, changed(core, rule=bent), opening))
     assert problem == "The coefficients are not those of the uncalibrated rule."
+
+
+def _decided_by(rule: Rule, standings: tuple[Standing, ...], detached: bool) -> Report:
+    """The report on the round of three, decided anew by another rule or other counts.
+
+    Weights and result follow, and the asker has signed it: a lie without a contradiction.
+    """
+    core, _, opening = parts(three())
+    weights = weigh(rule.name, standings)
+    result = decide(replace(three().round.case(), rule=rule, weights=weights))
+    bent = changed(core, rule=rule, standings=standings, weights=weights, result=result)
+    return verify(signed(three(), bent, None if detached else opening))
+
+
+@pytest.mark.parametrize("detached", [False, True], ids=["whole", "detached"])
+@pytest.mark.parametrize(
+    ("rule", "counts", "why"),
+    [
+        (UNCALIBRATED, {}, "stated as uncalibrated, but the counts call for equal."),
+        (DEFAULT_WEIGHTED, {"admitted": False},
+         "stated as weighted, but the counts call for uncalibrated."),
+        (EQUAL, {"admitted": False}, "stated as equal, but the counts call for uncalibrated."),
+        (DEFAULT_WEIGHTED, {"judge": (Tally(0, 100 * MICRO),) * 5},
+         "stated as weighted, but the counts call for equal."),
+    ],
+    ids=["nobody is proven", "a quorum", "a quorum of equals", "proven by nothing"],
+)  # fmt: skip
+def test_a_rule_that_its_own_counts_contradict_is_refused(
+    rule: Rule, counts: dict[str, object], why: str, detached: bool
+) -> None:
+    """The asker cannot drop what is known of the seats: quorum and proof are in the counts."""
+    core, _, _ = parts(three())
+    standings = tuple(changed(one, **counts) for one in core.standings)
+    (problem,) = _decided_by(rule, standings, detached).problems
+    assert problem.startswith("The rule is ")
+    assert problem.endswith(why)
+
+
+def test_what_counts_an_asker_states_is_its_own_word() -> None:
+    """Other counts, or equal weights in place of them, hold by themselves; not with the plan."""
+    core, _, _ = parts(three())
+    better = tuple(changed(one, judge=(Tally(10**8, 10**8),) * 5) for one in core.standings)
+    for rule, standings in ((EQUAL, core.standings), (core.rule, better)):
+        report = _decided_by(rule, standings, detached=True)
+        assert report.ok, report.problems
+        assert "Counts and coefficients of the rule are the asker's word." in report.notes
+        assert (rule.name == "equal") == any(
+            note.startswith("The admitted weigh the same: ") for note in report.notes
+        )
+        (problem,) = _decided_by(rule, standings, detached=False).problems
+        assert problem.startswith("The replay differs from the receipt in: ")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        changed(DEFAULT_WEIGHTED, theta=(-(10**8),) * 3, none=(-(10**8),) * 2, own=0),
+        changed(DEFAULT_WEIGHTED, theta=(10**8,) * 3, none=(10**8,) * 2, calibration_rounds=2**48),
+        changed(EQUAL, theta=(10**8, -(10**8), 10**8), calibration_rounds=30, stop=0),
+    ],
+    ids=["least", "most", "mixed"],
+)
+@pytest.mark.parametrize("divisor", [MICRO, 1000 * MICRO])
+def test_the_oddest_rule_and_counts_are_computed(rule: Rule, divisor: int) -> None:
+    core, _, _ = parts(three())
+    for total in (0, 100 * MICRO, 2**48):
+        standings = tuple(
+            changed(one, judge=(Tally(total, total),) * 5, divisor=divisor)
+            for one in core.standings
+        )
+        report = _decided_by(rule, standings, detached=True)
+        lawful = min(rule.theta) >= 0 and (rule.name != "equal" or rule.theta[0] == 0)
+        assert report.ok == (lawful and (total > 0 or rule.name == "equal")), report.problems
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        (changed(DEFAULT_WEIGHTED, theta=(0, 1, -1)), "A coefficient of the rule is negative."),
+        (changed(EQUAL, theta=(1, 1, 0)), "The equal rule knows neither votes nor evidence."),
+        (changed(EQUAL, theta=(0, 1, 1)), "The equal rule knows neither votes nor evidence."),
+    ],
+)
+def test_coefficients_that_no_fit_gives_are_refused(rule: Rule, why: str) -> None:
+    """An asker could have what is for an answer count against it."""
+    core, _, _ = parts(three())
+    assert _decided_by(rule, core.standings, detached=True).problems == [why]
+
+
+@pytest.mark.parametrize("detached", [False, True], ids=["whole", "detached"])
+@pytest.mark.parametrize(
+    "bend", [{"winner": 40}, {"winner": 2, "shares": (1, 2)}, {"winner": 0, "scores": ()}],
+    ids=["no class", "no share", "no score"],
+)  # fmt: skip
+def test_a_winner_beyond_the_classes_is_refused_under_a_threshold(
+    bend: dict[str, object], detached: bool
+) -> None:
+    """Whether judging could stop is asked of the winner's share, so that has to be there."""
+    core, _, opening = parts(hurried())
+    bent = changed(core, result=changed(core.result, **bend))
+    problem = _problem(signed(hurried(), bent, None if detached else opening))
+    assert problem == "The winner has no score."
 
 
 def test_other_verdicts_need_their_judge() -> None:

@@ -45,7 +45,7 @@ def test_a_receipt_that_holds_says_what_holds() -> None:
         "Every Reveal opens its Commit; classes and seed follow from them.",
         "The round replays from its messages to the same bytes.",
     ]
-    assert report.notes == ["Nobody is proven yet: all weigh the same, and there is no confidence."]
+    assert report.notes == ["Too few are proven: all weigh the same, and there is no confidence."]
     assert report.lines == (*report.checked, *report.notes)
     assert report.missing == []
     assert report.as_json() == {
@@ -65,7 +65,7 @@ def test_a_weighted_receipt_holds() -> None:
     ).run()
     report = verify(swarm.receipt)
     assert report.ok, report.problems
-    assert not any("Nobody is proven" in note for note in report.notes)
+    assert report.notes == ["Counts and coefficients of the rule are the asker's word."]
     assert swarm.result.confidence is not None
 
 

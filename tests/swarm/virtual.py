@@ -14,12 +14,14 @@ from protocol.envelope import KeySigner
 from protocol.errors import ProtocolError
 from protocol.ids import PeerId
 from protocol.messages import MICRO, Invite, Message, Model, Phases, parse, seal
-from protocol.receipt import Fault, Plan, Result, Rule, Standing
+from protocol.receipt import Fault, Plan, Result, Rule, Standing, Tally
 from swarm.consensus import UNCALIBRATED
 from swarm.effects import Effect, Finished, Generate, Judge, Report, Send, StopWork, Store
 from swarm.participant import Participant
 from swarm.progress import Event
+from swarm.reputation import judge_weight
 from swarm.round import Round
+from swarm.trial import five
 
 PHASES = Phases(commit=10_000, reveal=2_000, judge=10_000)
 
@@ -35,10 +37,15 @@ def signer(name: str) -> KeySigner:
 
 
 def standing(name: str, *counts: int) -> Standing:
-    """A peer's calibration counts (right, pairs, right answers, questions), zero unless given."""
+    """A peer's calibration counts (right, pairs, right answers, questions), zero unless given.
+
+    The same pairs in every bin of sureness, and admitted if these make it better than chance.
+    """
     right, pairs, answered, asked = (*counts, 0, 0, 0, 0)[:4]
-    peer = signer(name).peer
-    return Standing(peer, right * MICRO, pairs * MICRO, answered * MICRO, asked * MICRO, "asker")
+    judge = Tally(right * MICRO, pairs * MICRO)
+    answer = Tally(answered * MICRO, asked * MICRO)
+    admitted = judge_weight(right, pairs) > 0.0
+    return Standing(signer(name).peer, five([judge] * 5), answer, admitted, MICRO, "asker")
 
 
 def knows(truth: str, strength: float = 0.9) -> Verdicts:
@@ -109,7 +116,7 @@ class Peer:
 
 
 class VirtualSwarm:
-    """One asker, many peers, one heap of future events.
+    """One asker, many peers, one heap of future events. Stages take the peers as they are given.
 
     Attributes:
         on: what to do right after a progress event of a type was first reported.
@@ -127,6 +134,8 @@ class VirtualSwarm:
         answer_bytes: int = limits.ANSWER_BYTES,
         seed: bytes = b"seed",
         question: str = "What is 6 * 7?",
+        adaptive: bool = False,
+        stages: tuple[int, ...] = (),
     ) -> None:
         self.peers = {peer.id: peer for peer in sorted(peers, key=lambda one: one.id)}
         self.asker = signer("asker")
@@ -137,9 +146,8 @@ class VirtualSwarm:
         self.on: dict[type[Event], Callable[[], None]] = {}
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = count()
-        invited = tuple(
-            (standings or {}).get(peer.name, standing(peer.name)) for peer in self.peers.values()
-        )
+        order = peers if stages else self.peers.values()
+        invited = tuple((standings or {}).get(peer.name, standing(peer.name)) for peer in order)
         self.plan = Plan(
             swarm="test",
             question=question,
@@ -151,6 +159,10 @@ class VirtualSwarm:
             rule=rule,
             nonce=sha256(seed + b"nonce").digest(),
             secret=sha256(seed + b"secret").digest(),
+            topic="",
+            solo=False,
+            adaptive=adaptive,
+            stages=stages,
         )
         self.round = Round(self.plan, self.asker, self.now, {peer.id: peer.name for peer in peers})
 
