@@ -150,6 +150,22 @@ def _bootstrap(values: tuple[str, ...]) -> None:
             )
 
 
+def _sizes(value: str) -> None:
+    parts = value.split(",") if value else []
+    if len(parts) >= limits.STAGES or not all(re.fullmatch(r"[1-9][0-9]?", one) for one in parts):
+        raise _Invalid(f"up to {limits.STAGES - 1} numbers below 100 between commas")
+
+
+def _peers(values: tuple[str, ...]) -> None:
+    if len(values) > limits.VERIFIERS:
+        raise _Invalid(f"at most {limits.VERIFIERS} peer ids")
+    for value in values:
+        try:
+            parse_peer(value)
+        except MalformedIdError as error:
+            raise _Invalid(f"peer ids, and {value!r} is none") from error
+
+
 KEYS: Final[tuple[Key, ...]] = (
     Key("data_dir", "path", "", "directory of the key, the database and the receipts", _path),
     Key("socket", "path", "swarmd.sock", "control socket, by default in the data directory", _path),
@@ -176,6 +192,53 @@ KEYS: Final[tuple[Key, ...]] = (
     ),
     Key("min_answers", "integer", 2, "fewest answers to go on with", _within(1, limits.COMMITTEE)),
     Key(
+        "calibration_rate",
+        "number",
+        0.1,
+        "share of this node's rounds that are hidden tests",
+        _within(0.0, 0.5),
+    ),
+    Key(
+        "calibration_per_hour",
+        "number",
+        120.0,
+        "tests an hour while idle, until peers are known",
+        _within(0.0, 3600.0),
+    ),
+    Key("calibration_file", "path", "", "own questions with known answers (JSON lines)", _path),
+    Key("trust", "list", (), "peer id of a verifier whose calibration counts as one's own", _peers),
+    Key(
+        "solo_guard",
+        "text",
+        "on",
+        "on: ask one peer alone on topics where it beats the swarm",
+        _one_of("on", "off"),
+    ),
+    Key(
+        "own_weight",
+        "number",
+        1.0,
+        "weight of verdicts on a judge's own answer, beside others",
+        _within(0.0, 1.0),
+    ),
+    Key(
+        "stop_at",
+        "number",
+        0.0,
+        "confidence at which judging stops; 0: when all is judged",
+        _within(0.0, 0.999999),
+    ),
+    Key(
+        "stages", "text", "", "peers asked first, then up to, as 3,5 (trusted swarms only)", _sizes
+    ),
+    Key(
+        "energy_per_token",
+        "number",
+        0.0,
+        "joules a generated token takes, told to askers; 0: not told",
+        _within(0.0, 1e6),
+    ),
+    Key(
         "log_level",
         "text",
         "info",
@@ -190,7 +253,7 @@ _BY_NAME: Final[Mapping[str, Key]] = {key.name: key for key in KEYS}
 class Config:
     """A valid configuration. Paths are absolute; the fields are the keys of :data:`KEYS`.
 
-    ``passphrase_file`` is None where there is none.
+    ``passphrase_file`` and ``calibration_file`` are None where there is none.
 
     Attributes:
         sources: for every key ``default``, ``file PATH``, ``env NAME`` or ``flag --name``.
@@ -208,6 +271,15 @@ class Config:
     threads: int
     timeout_s: float
     min_answers: int
+    calibration_rate: float
+    calibration_per_hour: float
+    calibration_file: Path | None
+    trust: tuple[str, ...]
+    solo_guard: str
+    own_weight: float
+    stop_at: float
+    stages: str
+    energy_per_token: float
     log_level: str
     sources: Mapping[str, str]
 
@@ -263,12 +335,16 @@ def load(
     here = Path.cwd()
     data_dir = _absolute(str(values["data_dir"]), environ, here)
     base = data_dir if sources["socket"] == "default" else here
-    passphrase_file = str(values["passphrase_file"])
+
+    def optional(name: str) -> Path | None:
+        return _absolute(str(values[name]), environ, here) if values[name] else None
+
     fields: dict[str, Any] = {
         **values,
         "data_dir": data_dir,
         "socket": _absolute(str(values["socket"]), environ, base),
-        "passphrase_file": _absolute(passphrase_file, environ, here) if passphrase_file else None,
+        "passphrase_file": optional("passphrase_file"),
+        "calibration_file": optional("calibration_file"),
     }
     return Config(**fields, sources=sources)
 
@@ -286,7 +362,7 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
                 key.flag,
                 dest=key.name,
                 action="append",
-                metavar="MULTIADDR",
+                metavar="PEER" if key.check is _peers else "MULTIADDR",
                 help=f"{key.help}; may be repeated{default}",
             )
         else:

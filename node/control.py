@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import trio
 
+from node.calibrator import Calibrator
+from node.conduct import Conduct
 from node.config import Config
 from node.coordinator import Coordinator
+from node.knowledge import Knowledge
 from node.mesh.base import Mesh
 from node.rpc_server import Handler, Notify
 from node.store import Store
 from node.worker import Worker
 from protocol import methods
+from protocol.errors import UnknownPeerError
 from protocol.ids import peer_text
+from swarm import capability
 from swarm.registry import Registry
 
 
@@ -35,6 +41,9 @@ class Control:
         registry: Registry,
         worker: Worker,
         coordinator: Coordinator,
+        calibrator: Calibrator,
+        knowledge: Knowledge,
+        conduct: Conduct,
         store: Store,
         stop: trio.Event,
     ) -> None:
@@ -45,6 +54,9 @@ class Control:
         self._registry = registry
         self._worker = worker
         self._coordinator = coordinator
+        self._calibrator = calibrator
+        self._knowledge = knowledge
+        self._conduct = conduct
         self._store = store
         self._stop = stop
         self._began = trio.current_time()
@@ -58,6 +70,9 @@ class Control:
             "peers": self._peers,
             "history": self._history,
             "why": self._why,
+            "grade": self._grade,
+            "calibrate": self._calibrator.calibrate,
+            "capability": self._capability,
             "config": self._config,
             "shutdown": self._shutdown,
         }
@@ -103,9 +118,29 @@ class Control:
     async def _why(self, params: methods.WhyParams, notify: Notify) -> dict[str, object]:
         return await self._coordinator.why(params.round)
 
+    async def _grade(self, params: methods.GradeParams, notify: Notify) -> methods.Graded:
+        return await self._coordinator.grade(params)
+
+    async def _capability(self, params: methods.CapabilityParams, notify: Notify) -> dict[str, Any]:
+        book, excluded = self._knowledge.book, self._conduct.excluded()
+        here = sorted({*self._registry.able(), *book.records})
+        found = capability.report(book, here, params.topic or "", excluded)
+        rows: list[dict[str, Any]] = found["peers"]
+        if params.peer is None:
+            return found
+        rows = [row for row in rows if _names(params.peer, row["peer"])]
+        if len(rows) != 1:
+            raise UnknownPeerError(f"{len(rows)} known peers are called {params.peer}.")
+        return found | {"peers": rows}
+
     async def _config(self, params: methods.Nothing, notify: Notify) -> methods.Settings:
         return methods.Settings(tuple(methods.SettingRow(*row) for row in self._settings.rows()))
 
     async def _shutdown(self, params: methods.Nothing, notify: Notify) -> dict[str, object]:
         self._stop.set()
         return {}
+
+
+def _names(part: str, peer: str) -> bool:
+    """Whether ``part`` is how a person would write ``peer``: in full, or either end of it."""
+    return peer.startswith(part) or peer.endswith(part)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from typing import Any
 import msgspec
 import trio
 
+from node.conduct import Conduct
 from node.driver import Input, drive
+from node.knowledge import Knowledge
+from node.planner import Planned, Planner, Terms
 from node.store import AskRecord, Store
 from node.worker import Post
 from protocol import limits
@@ -27,7 +30,6 @@ from protocol.errors import (
     InternalError,
     InterruptedQuestionError,
     MeshError,
-    NoPeersError,
     ReceiptError,
     StoreError,
     SwarmError,
@@ -35,26 +37,22 @@ from protocol.errors import (
     UnknownRoundError,
 )
 from protocol.ids import PeerId, RoundId, short
-from protocol.messages import FromPeer, Incoming
-from protocol.methods import AskId, AskParams, Progress
-from protocol.receipt import BreakKind, Plan, Standing
+from protocol.messages import MICRO, FromPeer, Incoming
+from protocol.methods import AskId, AskParams, Graded, GradeParams, Progress
+from protocol.receipt import BreakKind
 from protocol.rpc import error_object
-from swarm.budget import SHORTEST_MS, divide
-from swarm.consensus import rule_for
 from swarm.effects import Effect, Report, Send
 from swarm.effects import Store as Keep
 from swarm.explain import explain
-from swarm.pairing import waves
+from swarm.progress import Event
+from swarm.proofs import proofs
 from swarm.registry import Registry
 from swarm.round import Round
 from swarm.summary import summarise
+from swarm.trial import judged, truth
 
 _log = logging.getLogger(__name__)
 
-COMMITTEE = 9
-"""Peers invited to a round: up to so many, every pair is judged by all in both orders."""
-ANSWER_BYTES = 4 << 10
-ANSWER_TOKENS = 512
 ATTEMPTS = 3
 """Rounds begun for a question that this node does not live to finish, before it gives up."""
 PEERS_WAIT_S = 3.0
@@ -69,6 +67,7 @@ class _Running:
 
     round: Round
     inputs: trio.MemorySendChannel[Input]
+    feed: trio.MemoryReceiveChannel[Input]
 
 
 @dataclass(slots=True)
@@ -90,8 +89,14 @@ class Coordinator:
         store: where questions and receipts are kept.
         signer: signs as this node.
         registry: who is there.
-        swarm: the name of the swarm.
-        timeout_s, min_answers: for questions that do not say.
+        planner: decides whom to ask and how.
+        knowledge: takes what is graded.
+        conduct: takes what peers did for this node, or against the rules.
+        terms: of questions that do not say.
+
+    Attributes:
+        on_question: told of each question that is put, and its terms.
+        on_answer: told when the round of one has ended, however it did.
     """
 
     def __init__(
@@ -100,31 +105,35 @@ class Coordinator:
         store: Store,
         signer: Signer,
         registry: Registry,
-        swarm: str,
-        timeout_s: float,
-        min_answers: int,
+        planner: Planner,
+        knowledge: Knowledge,
+        conduct: Conduct,
+        terms: Terms,
     ) -> None:
         self._post = post
         self._store = store
         self._signer = signer
         self._registry = registry
-        self._swarm = swarm
-        self._timeout_s = timeout_s
-        self._min_answers = min_answers
+        self._planner = planner
+        self._knowledge = knowledge
+        self._conduct = conduct
+        self._terms = terms
         self._turns = trio.CapacityLimiter(limits.ASKS_AT_ONCE)
         self._asks: dict[AskId, _Ask] = {}
         self._rounds: dict[RoundId, _Running] = {}
         self._changed = trio.Event()
+        self.on_question: Callable[[str, Terms], None] = lambda question, terms: None
+        self.on_answer: Callable[[], None] = lambda: None
 
     @property
     def running(self) -> int:
-        """Own questions in a round now."""
+        """Own rounds now, calibration among them."""
         return len(self._rounds)
 
     @property
     def waiting(self) -> int:
         """Accepted questions that wait for their round."""
-        return len(self._asks) - len(self._rounds)
+        return sum(ask.running is None for ask in self._asks.values())
 
     # --- questions --------------------------------------------------------------------------------
 
@@ -186,18 +195,39 @@ class Coordinator:
             UnknownRoundError: this node asked no such round, or it has no receipt.
             ReceiptError: its receipt was damaged.
         """
+        receipt = await self._receipt(prefix)
+        return await trio.to_thread.run_sync(explain, receipt)
+
+    async def grade(self, params: GradeParams) -> Graded:
+        """Take a round of this node as evidence: somebody knows whether its answer was right.
+
+        Raises:
+            UnknownRoundError: this node asked no such round, or it has no receipt.
+            ReceiptError: its receipt was damaged, or it ended without answers.
+            UngradableError: the grade does not fit the round.
+        """
+        receipt = await self._receipt(params.round)
+        found = await trio.to_thread.run_sync(judged, receipt)
+        right = truth(found, params.right, params.answer)
+        trial = await self._knowledge.learn(found, right, "graded")
+        return Graded(
+            round=found.core.round.hex(),
+            topic=trial.topic,
+            right=trial.chosen is True,
+            peers=len(trial.marks),
+            pairs=sum(tally.total for mark in trial.marks for tally in mark.judge) / MICRO,
+        )
+
+    async def _receipt(self, prefix: str) -> bytes:
+        """The receipt of a round of this node."""
         record = await self._store.find_round(prefix)
         if record.receipt is None:
             raise UnknownRoundError(f"Round {prefix} has no receipt: it did not end.")
         path = record.receipt
-
-        def work() -> dict[str, object]:
-            try:
-                return explain(path.read_bytes())
-            except OSError as error:
-                raise ReceiptError(f"{path} cannot be read: {error.strerror}.") from error
-
-        return await trio.to_thread.run_sync(work)
+        try:
+            return await trio.to_thread.run_sync(path.read_bytes)
+        except OSError as error:
+            raise ReceiptError(f"{path} cannot be read: {error.strerror}.") from error
 
     # --- what the mesh brings ---------------------------------------------------------------------
 
@@ -240,35 +270,80 @@ class Coordinator:
 
     async def _answer(self, ask: _Ask) -> dict[str, Any]:
         params = ask.record.params
-        timeout_s = params.timeout_s or self._timeout_s
-        wanted = params.min_answers or self._min_answers
-        await self._until_able(wanted, min(PEERS_WAIT_S, timeout_s / 4))
-        plan = self._plan(params.question, timeout_s, wanted)
-        one = Round(plan, self._signer, trio.current_time(), self._models())
+        terms = self._terms.of(params)
+        await self._until_able(terms.min_answers, min(PEERS_WAIT_S, terms.timeout_s / 4))
+        one = self._round(self._planner.plan(params.question, terms))
         if not await self._store.mark_running(ask.record.id, one.round_id):
             raise CancelledError(f"Question {ask.record.id}.")
-        inputs, feed = trio.open_memory_channel[Input](limits.INBOX_MESSAGES)
-        running = ask.running = self._rounds[one.round_id] = _Running(one, inputs)
+        kept: list[Path] = []
+
+        async def keep(receipt: bytes) -> None:
+            kept.append(await self._store.put_receipt(one.round_id, ask.record.id, receipt))
+
+        def report(event: Event) -> None:
+            ask.notify(Progress(ask.record.id, msgspec.to_builtins(event)))
+
+        self.on_question(params.question, terms)
         try:
-            path = await self._run(ask, running, feed)
+            with self._running_round(one) as running:
+                ask.running = running
+                await self._run(running, keep, report)
         finally:
-            del self._rounds[one.round_id]
+            self.on_answer()
         if ask.cancelled:
             raise CancelledError(f"Question {ask.record.id}.")
         result = summarise(one) | {
             "ask": ask.record.id,
-            "receipt": str(path),
+            "receipt": str(kept[0]),
             "timing": one.timing_ms(),
         }
         if not await self._store.finish(ask.record.id, result):
             raise CancelledError(f"Question {ask.record.id}.")
         return result
 
+    # --- one round --------------------------------------------------------------------------------
+
+    async def try_out(self, question: str, terms: Terms) -> bytes:
+        """Put a question whose answer is known, exactly as a real one is put.
+
+        Returns:
+            The receipt.
+
+        Raises:
+            NoPeersError: fewer peers than asked for can answer.
+        """
+        kept: list[bytes] = []
+
+        async def keep(receipt: bytes) -> None:
+            # Close waits for the disk in both cases, or its time would tell them apart.
+            await self._store.rehearse_receipt(receipt)
+            kept.append(receipt)
+
+        async with self._turns:
+            one = self._round(self._planner.plan(question, terms))
+            with self._running_round(one) as running:
+                await self._run(running, keep, lambda event: None)
+        return kept[0]
+
+    def _round(self, planned: Planned) -> Round:
+        return Round(planned.plan, self._signer, trio.current_time(), self._models())
+
+    @contextmanager
+    def _running_round(self, one: Round) -> Iterator[_Running]:
+        inputs, feed = trio.open_memory_channel[Input](limits.INBOX_MESSAGES)
+        running = self._rounds[one.round_id] = _Running(one, inputs, feed)
+        try:
+            yield running
+        finally:
+            del self._rounds[one.round_id]
+
     async def _run(
-        self, ask: _Ask, running: _Running, feed: trio.MemoryReceiveChannel[Input]
-    ) -> Path:
-        """Drive the round to its end; returns where its receipt is."""
-        kept: list[Path] = []
+        self,
+        running: _Running,
+        keep: Callable[[bytes], Awaitable[None]],
+        report: Callable[[Event], None],
+    ) -> None:
+        """Drive a round to its end."""
 
         async def carry(effect: Effect) -> None:
             match effect:
@@ -277,42 +352,23 @@ class Coordinator:
                         self._post(to, payload)
                     except (MeshError, TooLargeError) as error:
                         self._break(running, to, "unsent", error.code)
-                case Keep(round_id, receipt):
-                    kept.append(await self._store.put_receipt(round_id, ask.record.id, receipt))
+                case Keep(_, receipt):
+                    await keep(receipt)
                 case Report(event):
-                    ask.notify(Progress(ask.record.id, msgspec.to_builtins(event)))
+                    report(event)
 
-        outcome = await drive(running.round, feed, carry)
-        _log.info("round %s: %s", short(running.round.round_id), outcome)
-        return kept[0]
-
-    def _plan(self, question: str, timeout_s: float, wanted: int) -> Plan:
-        entropy = os.urandom(96)
-        size = max(COMMITTEE, wanted)
-        chosen = self._registry.committee(size, entropy[64:], self._signer.peer)
-        if len(chosen) < wanted:
-            raise NoPeersError(
-                f"{len(chosen)} of the {wanted} that were asked for are connected and able."
-            )
-        invited = tuple(Standing(peer, 0, 0, 0, 0, "asker") for peer in chosen)
-        return Plan(
-            swarm=self._swarm,
-            question=question,
-            answer_bytes=ANSWER_BYTES,
-            answer_tokens=ANSWER_TOKENS,
-            phases=divide(max(SHORTEST_MS, int(1000 * timeout_s)), waves(len(chosen), len(chosen))),
-            min_answers=wanted,
-            invited=invited,
-            rule=rule_for(invited),
-            nonce=entropy[:32],
-            secret=entropy[32:64],
-        )
+        one = running.round
+        outcome = await drive(one, running.feed, carry)
+        _log.info("round %s: %s", short(one.round_id), outcome)
+        self._conduct.convict(proofs(one.journal))
+        for peer in one.served():
+            self._conduct.served_us(peer)
 
     def _models(self) -> dict[PeerId, str]:
         return {peer: one.model.name for peer, one in self._registry.profiles.items()}
 
     async def _until_able(self, wanted: int, seconds: float) -> None:
-        """Wait a little for enough peers; whether there are, :meth:`_plan` finds out."""
+        """Wait a little for enough peers; whether there are, the planner finds out."""
         with trio.move_on_after(seconds):
             while len(self._registry.able()) < wanted:
                 await self._changed.wait()

@@ -9,7 +9,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TextIO
 
@@ -20,9 +21,10 @@ from node.backends.base import Backend, ModelInfo
 from node.config import Config
 from node.identity import KEY_FILE, DataDirLock, Identity, load_or_create, read_passphrase
 from protocol.envelope import KeySigner
-from protocol.errors import EXIT_ANSWER, EXIT_CANCELLED, SwarmError
-from protocol.ids import peer_text
+from protocol.errors import EXIT_ANSWER, EXIT_CANCELLED, ConfigError, SwarmError
+from protocol.ids import parse_peer, peer_text
 from protocol.messages import Model, Profile, seal
+from swarm.calibration import items
 
 if TYPE_CHECKING:
     from node.mesh.base import Mesh
@@ -33,6 +35,7 @@ VERSION: Final = importlib.metadata.version("swarmd")
 AGENT: Final = f"swarmd/{VERSION}"
 
 MakeMesh = Callable[[Config, Identity], "Mesh"]
+Load = Callable[[Config], Awaitable[Backend]]
 
 
 def libp2p_mesh(settings: Config, identity: Identity) -> Mesh:
@@ -57,12 +60,18 @@ async def load_backend(settings: Config) -> Backend:
     return await LocalBackend.load(settings.model, device=settings.device, threads=settings.threads)
 
 
-async def run(settings: Config, ready: TextIO, make_mesh: MakeMesh = libp2p_mesh) -> None:
+async def run(
+    settings: Config,
+    ready: TextIO,
+    make_mesh: MakeMesh = libp2p_mesh,
+    load: Load = load_backend,
+) -> None:
     """Run a node until SIGINT, SIGTERM or ``shutdown``.
 
     Args:
         ready: gets one line of JSON once the node serves: its peer id, addresses and socket.
         make_mesh: the way to other peers.
+        load: the model.
 
     Raises:
         SwarmError: it cannot start; says why and what to do.
@@ -72,7 +81,7 @@ async def run(settings: Config, ready: TextIO, make_mesh: MakeMesh = libp2p_mesh
     with DataDirLock.acquire(settings.data_dir) as lock:
         passphrase = read_passphrase(settings.passphrase_file, os.environ)
         identity = load_or_create(settings.data_dir / KEY_FILE, passphrase)
-        backend = await load_backend(settings)
+        backend = await load(settings)
         try:
             await _serve(settings, lock, identity, backend, make_mesh(settings, identity), ready)
         finally:
@@ -88,12 +97,20 @@ async def _serve(
     mesh: Mesh,
     ready: TextIO,
 ) -> None:
+    from node.calibrator import Calibrator
+    from node.conduct import Conduct
     from node.control import Control
     from node.coordinator import Coordinator
+    from node.herald import Herald
+    from node.knowledge import Knowledge
+    from node.peer_records import PeerRecords
+    from node.planner import Planner, Terms
     from node.router import Router
     from node.rpc_server import RpcServer
     from node.store import Store
+    from node.trial_records import TrialRecords
     from node.worker import Worker
+    from swarm.examiner import TRAFFIC
     from swarm.registry import Registry
 
     info = backend.describe()
@@ -106,19 +123,50 @@ async def _serve(
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_stop_on_signal, stop)
-        coordinator = Coordinator(
-            mesh.send,
-            store,
-            signer,
+        records = PeerRecords(store)
+        conduct = await Conduct.load(mesh, records, signer)
+        nursery.start_soon(conduct.run)
+        private = await _private_items(settings.calibration_file)
+        trusted = [parse_peer(one) for one in settings.trust]
+        questions = await store.questions(TRAFFIC)
+        knowledge = await Knowledge.load(TrialRecords(store), private, trusted, questions)
+        planner = Planner(
             registry,
+            conduct,
+            knowledge,
             settings.swarm,
+            signer.peer,
+            settings.solo_guard == "on",
+            settings.own_weight,
+        )
+        terms = Terms(
             settings.timeout_s,
             settings.min_answers,
+            stop_at=settings.stop_at or None,
+            stages=tuple(map(int, settings.stages.split(","))) if settings.stages else (),
         )
+        coordinator = Coordinator(
+            mesh.send, store, signer, registry, planner, knowledge, conduct, terms
+        )
+        calibrator = Calibrator(
+            coordinator,
+            knowledge,
+            registry,
+            terms,
+            settings.calibration_rate,
+            settings.calibration_per_hour,
+            os.urandom(32),
+        )
+        coordinator.on_question = calibrator.asked
+        coordinator.on_answer = calibrator.answered
         model = _model(info)
-        worker = Worker(nursery, mesh.send, backend, model, signer, settings.swarm)
-        profile = Profile(model, info.parameters, info.context_tokens, serves=True)
-        router = Router(mesh, registry, worker, coordinator, seal(signer, profile))
+        worker = Worker(
+            nursery, mesh.send, backend, model, signer, settings.swarm, records, conduct
+        )
+        energy = round(1e6 * settings.energy_per_token)
+        profile = Profile(model, info.parameters, info.context_tokens, True, energy)
+        herald = Herald(mesh, knowledge, registry, signer)
+        router = Router(mesh, registry, worker, coordinator, conduct, herald, seal(signer, profile))
         nursery.start_soon(router.run)
         control = Control(
             VERSION,
@@ -128,11 +176,17 @@ async def _serve(
             registry,
             worker,
             coordinator,
+            calibrator,
+            knowledge,
+            conduct,
             store,
             stop,
         )
         await nursery.start(RpcServer(settings.socket, control.handlers(), lock).serve)
         nursery.start_soon(coordinator.resume)
+        nursery.start_soon(calibrator.run)
+        nursery.start_soon(calibrator.hide)
+        nursery.start_soon(herald.run)
         _log.info("%s serves %s as %s", AGENT, info.name, peer_text(identity.peer_id))
         line = {
             "peer": peer_text(identity.peer_id),
@@ -143,6 +197,23 @@ async def _serve(
         await stop.wait()
         _log.info("stopping")
         nursery.cancel_scope.cancel()
+
+
+async def _private_items(path: Path | None) -> tuple[items.Item, ...]:
+    """The operator's own questions with known answers.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no set of questions.
+    """
+    if path is None:
+        return ()
+    try:
+        text = await trio.to_thread.run_sync(partial(path.read_text, encoding="utf-8"))
+        return items.parse(text)
+    except OSError as error:
+        raise ConfigError(f"calibration_file {path}: {error.strerror}.") from error
+    except (UnicodeDecodeError, items.QuestionSetError) as error:
+        raise ConfigError(f"calibration_file {path}: {error}") from error
 
 
 def _model(info: ModelInfo) -> Model:
@@ -175,19 +246,23 @@ def _check(settings: Config) -> None:
     configuration.prepare_data_dir(settings.data_dir)
     configuration.check_socket_path(settings.socket)
     for name, value, source in settings.rows():
-        print(f"{name:16} {value!s:40} {source}")
+        print(f"{name:20} {value!s:40} {source}")
 
 
-def _start(settings: Config, make_mesh: MakeMesh) -> None:
+def _start(settings: Config, make_mesh: MakeMesh, load: Load) -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
     )
-    trio.run(run, settings, sys.stdout, make_mesh)
+    trio.run(run, settings, sys.stdout, make_mesh, load)
 
 
-def main(arguments: Sequence[str] | None = None, make_mesh: MakeMesh = libp2p_mesh) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    make_mesh: MakeMesh = libp2p_mesh,
+    load: Load = load_backend,
+) -> int:
     """The ``swarmd`` command. Returns its exit code; see ``protocol.errors``."""
     options = _parser().parse_args(arguments)
     code = EXIT_ANSWER
@@ -196,7 +271,7 @@ def main(arguments: Sequence[str] | None = None, make_mesh: MakeMesh = libp2p_me
         if options.check:
             _check(settings)
         else:
-            _start(settings, make_mesh)
+            _start(settings, make_mesh, load)
     except* SwarmError as errors:
         error = _first(errors)
         print(f"swarmd: {error.user_text()}", file=sys.stderr)

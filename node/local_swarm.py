@@ -152,6 +152,9 @@ class LocalSwarm:
             f"--backend={member.spec.backend}",
             f"--model={member.spec.model}",
             f"--swarm={self.swarm}",
+            # Tests of its own would get in the way of what is measured or shown.
+            "--calibration-per-hour=0",
+            "--calibration-rate=0",
             *(f"--bootstrap={address}" for address in others),
             *member.spec.flags,
         ]

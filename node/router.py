@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from node.conduct import Conduct
 from node.coordinator import Coordinator
+from node.herald import Herald
 from node.mesh.base import Mesh, MeshEvent, PeerDown, PeerUp, Received, Refused
 from node.worker import Worker
 from protocol import limits
@@ -13,7 +15,7 @@ from protocol.codec import encode
 from protocol.envelope import Envelope
 from protocol.errors import MeshError, ProtocolError, TooLargeError
 from protocol.ids import PeerId, short_peer
-from protocol.messages import FromAsker, FromPeer, Profile, parse
+from protocol.messages import FromAsker, FromPeer, Hints, Incoming, Profile, ProofNotice, parse
 from swarm.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -32,12 +34,16 @@ class Router:
         registry: Registry,
         worker: Worker,
         coordinator: Coordinator,
+        conduct: Conduct,
+        herald: Herald,
         profile: Envelope,
     ) -> None:
         self._mesh = mesh
         self._registry = registry
         self._worker = worker
         self._coordinator = coordinator
+        self._conduct = conduct
+        self._herald = herald
         self._profile = encode(profile)
         self._malformed: Counter[PeerId] = Counter()
 
@@ -51,11 +57,15 @@ class Router:
         match event:
             case PeerUp(link):
                 _log.info("peer %s is up at %s", short_peer(link.peer), link.address)
+                self._registry.connected(link.peer, link.address)
                 self._introduce(link.peer)
+                self._conduct.welcome(link.peer)
+                self._herald.welcome(link.peer)
             case PeerDown(peer, reason):
                 _log.info("peer %s is down: %s", short_peer(peer), reason)
                 self._registry.forget(peer)
                 self._malformed.pop(peer, None)
+                self._conduct.lost(peer)
                 self._coordinator.broke(peer, "lost", reason)
                 self._worker.lost(peer)
             case Received(peer, payload):
@@ -74,9 +84,11 @@ class Router:
             incoming = parse(payload)
             if incoming.peer != peer:
                 raise ProtocolError("It passes on a message of another peer.")
+            self._hand_on(peer, incoming)
         except ProtocolError as error:
             self._complain(peer, error)
-            return
+
+    def _hand_on(self, peer: PeerId, incoming: Incoming) -> None:
         message = incoming.message
         if isinstance(message, FromAsker):
             self._worker.receive(incoming)
@@ -84,7 +96,12 @@ class Router:
             self._coordinator.receive(incoming)
         elif isinstance(message, Profile):
             self._registry.introduce(peer, message)
+            self._herald.introduced(peer)
             self._coordinator.peers_changed()
+        elif isinstance(message, ProofNotice):
+            self._conduct.noticed(peer, message.proof)
+        elif isinstance(message, Hints):
+            self._herald.heard(peer, message)
 
     def _complain(self, peer: PeerId, error: ProtocolError) -> None:
         self._malformed[peer] += 1

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 import msgspec
 import trio
 
-from node import atomic
+from node import atomic, peer_records, trial_records
 from protocol import limits, methods
 from protocol.errors import BusyError, StoreError, UnknownRoundError
 from protocol.ids import RoundId
@@ -31,7 +31,9 @@ State = Literal["accepted", "running", "done", "failed", "cancelled"]
 
 DATABASE: Final = "swarmd.db"
 RECEIPTS: Final = "receipts"
-_SCHEMA_VERSION: Final = 1
+REHEARSAL: Final = "rehearsal"
+TESTS_KEPT: Final = 256
+"""Receipts of calibration rounds that stay on disk."""
 _BUSY_S: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE asks (
@@ -55,6 +57,8 @@ CREATE TABLE receipts (
     created_at REAL NOT NULL
 ) STRICT;
 """
+_MIGRATIONS: Final = (_SCHEMA, peer_records.SCHEMA, trial_records.SCHEMA)
+"""What each version of the schema adds to the one before it."""
 _BEFORE: Final[dict[State, tuple[State, ...]]] = {
     "running": ("accepted", "running"),  # again after a restart: another attempt
     "done": ("accepted", "running"),
@@ -193,6 +197,17 @@ class Store:
 
         return await self._read(work)
 
+    async def questions(self, limit: int) -> list[str]:
+        """The latest ``limit`` questions in full, oldest first."""
+
+        def work() -> list[str]:
+            found = self._database.execute(
+                "SELECT question FROM asks ORDER BY rowid DESC LIMIT ?", (limit,)
+            )
+            return [question for (question,) in found][::-1]
+
+        return await self._read(work)
+
     async def get(self, ask: AskId) -> AskRecord | None:
         """One question, or None."""
         found = await self._asks("WHERE id = ?", ask)
@@ -240,7 +255,40 @@ class Store:
 
         return await self._commit(work)
 
+    async def rehearse_receipt(self, data: bytes) -> None:
+        """Take the time of :meth:`put_receipt`, and keep nothing: the next one overwrites it."""
+
+        def work() -> None:
+            atomic.replace(self._dir / RECEIPTS / REHEARSAL, data)
+            self._database.execute(
+                "INSERT OR REPLACE INTO rehearsal VALUES (1, ?, ?)", (REHEARSAL, self._clock())
+            )
+
+        await self._commit(work)
+
+    async def put_test_receipt(self, round_id: RoundId, data: bytes) -> Path:
+        """As :meth:`put_receipt`, for a calibration round; the newest ``TESTS_KEPT`` are kept."""
+        name = f"{RECEIPTS}/{round_id.hex()}.receipt"
+
+        def work() -> Path:
+            atomic.replace(self._dir / name, data)
+            self._database.execute("INSERT INTO tests (path) VALUES (?)", (name,))
+            old = self._database.execute(
+                "DELETE FROM tests WHERE number <= (SELECT max(number) FROM tests) - ? "
+                "RETURNING path",
+                (TESTS_KEPT,),
+            ).fetchall()
+            for (path,) in old:
+                (self._dir / path).unlink(missing_ok=True)
+            return self._dir / name
+
+        return await self._commit(work)
+
     # --- one thread, whole transactions -----------------------------------------------------------
+
+    async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do ``work``, of which all or nothing is on disk when this returns."""
+        return await self._commit(lambda: work(self._database))
 
     async def _end(self, ask: AskId, state: State, column: str, value: str | None) -> bool:
         return await self._move(ask, state, f"{column} = ?, finished_at = ?", value, self._clock())
@@ -337,16 +385,14 @@ def _open(data_dir: Path) -> sqlite3.Connection:
 
 def _migrate(database: sqlite3.Connection, path: Path) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version > _SCHEMA_VERSION:
+    if version > len(_MIGRATIONS):
         raise StoreError(
             f"{path} was written by a newer swarmd (schema {version}, this one knows "
-            f"{_SCHEMA_VERSION}). Upgrade swarmd, or choose another directory with --data-dir."
+            f"{len(_MIGRATIONS)}). Upgrade swarmd, or choose another directory with --data-dir."
         )
-    if version == 0:
-        # One transaction: a crash leaves either no schema or all of it.
-        database.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
-        )
+    for number, added in enumerate(_MIGRATIONS[version:], version + 1):
+        # One transaction: a crash leaves either nothing of a version or all of it.
+        database.executescript(f"BEGIN IMMEDIATE; {added} PRAGMA user_version = {number}; COMMIT;")
 
 
 def _record(row: tuple[Any, ...]) -> AskRecord:

@@ -1,13 +1,14 @@
 """Serves other peers' rounds: decides which Invites to take, runs a Participant for each.
 
-A node refuses before it generates: rounds at once are bounded, in all and for each asker, and a
-round id is remembered, so that an Invite cannot be played twice.
+A node refuses before it generates: rounds at once are bounded, in all and for each asker. The id
+of a round is on disk before this node's Commit leaves, so that no replay of an Invite, whatever
+has happened to the node meanwhile, makes it commit twice, which would convict it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,17 +16,20 @@ from functools import partial
 import trio
 
 from node.backends.base import Backend, GenerateRequest, JudgeRequest
+from node.conduct import Conduct
 from node.driver import Input, drive
+from node.peer_records import PeerRecords
 from protocol import limits
 from protocol.codec import encode
 from protocol.digest import digest
 from protocol.envelope import Signer
-from protocol.errors import MeshError, SwarmError, TooLargeError
+from protocol.errors import MeshError, StoreError, SwarmError, TooLargeError
 from protocol.ids import PeerId, RoundId, short, short_peer
 from protocol.messages import Decline, DeclineReason, FromAsker, Incoming, Invite, Model, seal
 from protocol.version import PROTOCOL
 from swarm.effects import Effect, Generate, Judge, Send, StopWork
 from swarm.participant import Participant
+from swarm.proofs import Witness
 
 _log = logging.getLogger(__name__)
 
@@ -35,12 +39,22 @@ Post = Callable[[PeerId, bytes], None]
 
 @dataclass(slots=True)
 class _Service:
-    """A round being served."""
+    """A round being served.
+
+    Attributes:
+        may_answer: set once the round's id is on disk, or need not be.
+        claimed: the id was put there for this service.
+        answered: a Commit may have left.
+    """
 
     participant: Participant
     inputs: trio.MemorySendChannel[Input]
     work: trio.CancelScope = field(default_factory=trio.CancelScope)
     serving: trio.CancelScope = field(default_factory=trio.CancelScope)
+    witness: Witness = field(default_factory=Witness)
+    may_answer: trio.Event = field(default_factory=trio.Event)
+    claimed: bool = False
+    answered: bool = False
 
 
 class Worker:
@@ -53,6 +67,8 @@ class Worker:
         model: what the backend runs, as it goes into every Commit.
         signer: signs as this node.
         swarm: rounds of other swarms are declined.
+        records: where the rounds are kept that this node has answered.
+        conduct: what the askers have done, which decides whom to serve.
     """
 
     def __init__(
@@ -63,6 +79,8 @@ class Worker:
         model: Model,
         signer: Signer,
         swarm: str,
+        records: PeerRecords,
+        conduct: Conduct,
     ) -> None:
         self._nursery = nursery
         self._post = post
@@ -70,8 +88,9 @@ class Worker:
         self._model = model
         self._signer = signer
         self._swarm = swarm
+        self._records = records
+        self._conduct = conduct
         self._serving: dict[RoundId, _Service] = {}
-        self._ended: OrderedDict[RoundId, None] = OrderedDict()
 
     @property
     def serving(self) -> int:
@@ -86,6 +105,9 @@ class Worker:
         elif isinstance(message, FromAsker):
             service = self._serving.get(message.round)
             if service is not None and incoming.peer == service.participant.asker:
+                proof = service.witness.hear(incoming)
+                if proof is not None:
+                    self._conduct.convict([proof])
                 self._feed(service, lambda now: service.participant.receive(incoming, now))
 
     def lost(self, asker: PeerId) -> None:
@@ -96,7 +118,7 @@ class Worker:
 
     def _invited(self, incoming: Incoming, invite: Invite) -> None:
         round_id = RoundId(incoming.envelope.digest)
-        if round_id in self._serving or round_id in self._ended:
+        if round_id in self._serving:
             return
         refusal = self._refusal(incoming.peer, invite)
         if refusal is not None:
@@ -115,8 +137,8 @@ class Worker:
     def _salt(self, round_id: RoundId) -> bytes:
         """A secret that is the same for the same round.
 
-        An Invite replayed after it was forgotten, or after a restart, then gives the same Commit
-        again, not a second one that would be proof of equivocation.
+        Even when an Invite is replayed of which the id was lost, with the disk for instance, a
+        model that answers the same gives the same Commit, which convicts nobody.
         """
         return digest("salt", self._signer.seal(b"salt" + round_id).signature)
 
@@ -130,10 +152,12 @@ class Worker:
             return "refused", f"a question has at most {limits.QUESTION_BYTES} bytes"
         if asker == self._signer.peer:
             return None  # its own questions are bounded by ASKS_AT_ONCE
-        askers = Counter(service.participant.asker for service in self._serving.values())
-        if askers[asker] >= limits.ROUNDS_PER_ASKER or self.serving >= limits.ROUNDS_AT_ONCE:
-            return "busy", f"{self.serving} rounds are being served"
-        return None
+        if self._conduct.struck(asker) is not None:
+            return "refused", "a proof excludes you"
+        serving = Counter(service.participant.asker for service in self._serving.values())
+        del serving[self._signer.peer]
+        busy = self._conduct.admit(asker, serving)
+        return None if busy is None else ("busy", busy)
 
     async def _serve(
         self, round_id: RoundId, service: _Service, feed: trio.MemoryReceiveChannel[Input]
@@ -144,6 +168,8 @@ class Worker:
                     self._send(to, payload)
                 case Generate() | Judge():
                     service.work = trio.CancelScope()
+                    if isinstance(effect, Generate):
+                        nursery.start_soon(self._claim, round_id, service)
                     nursery.start_soon(self._work, service, effect, service.work)
                 case StopWork():
                     service.work.cancel()
@@ -155,8 +181,9 @@ class Worker:
                     _log.debug("round %s ended here: %s", short(round_id), reason)
                     nursery.cancel_scope.cancel()
         finally:
+            if service.claimed and not service.answered:
+                await self._release(round_id)
             del self._serving[round_id]
-            self._remember(round_id)
 
     async def _work(
         self, service: _Service, effect: Generate | Judge, scope: trio.CancelScope
@@ -170,6 +197,8 @@ class Worker:
                         effect.question, effect.max_tokens, effect.max_bytes, effect.seed
                     )
                     made = await self._backend.generate(request, lambda text: None)
+                    await service.may_answer.wait()
+                    self._answered(service)
                     self._feed(
                         service, _unless_stopped(scope, partial(participant.generated, made.answer))
                     )
@@ -191,6 +220,35 @@ class Worker:
                 failed = partial(participant.failed, "internal error")
                 self._feed(service, _unless_stopped(scope, failed))
 
+    async def _claim(self, round_id: RoundId, service: _Service) -> None:
+        """Put the round's id on disk, while the model already works; if it is there, stop."""
+        problem = "this round was answered before"
+        if service.participant.asker == self._signer.peer:
+            service.may_answer.set()  # no nonce of one's own comes twice
+            return
+        try:
+            service.claimed = await self._records.claim(round_id)
+        except StoreError as error:
+            _log.error("round %s is not answered: %s", short(round_id), error.user_text())
+            problem = "internal error"
+        if service.claimed:
+            service.may_answer.set()
+        else:
+            self._feed(service, partial(service.participant.failed, problem))
+
+    async def _release(self, round_id: RoundId) -> None:
+        """Forget a round that ended unanswered: flooding the memory has to cost answers."""
+        try:
+            await self._records.release(round_id)
+        except StoreError as error:
+            _log.error("round %s stays claimed: %s", short(round_id), error.user_text())
+
+    def _answered(self, service: _Service) -> None:
+        """From here on a Commit may leave."""
+        service.answered = True
+        if service.participant.asker != self._signer.peer:
+            self._conduct.served(service.participant.asker)
+
     def _feed(self, service: _Service, apply: Input) -> None:
         try:
             service.inputs.send_nowait(apply)
@@ -205,11 +263,6 @@ class Worker:
         except (MeshError, TooLargeError) as error:
             # The asker notices by its own clock; so does the participant.
             _log.info("no way to asker %s: %s", short_peer(to), error)
-
-    def _remember(self, round_id: RoundId) -> None:
-        self._ended[round_id] = None
-        while len(self._ended) > limits.ROUNDS_REMEMBERED:
-            self._ended.popitem(last=False)
 
 
 def _unless_stopped(scope: trio.CancelScope, apply: Input) -> Input:

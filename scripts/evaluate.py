@@ -10,14 +10,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import hostile
 
 from node.backends.bundled import bundled_names
 from node.local_swarm import LocalSwarm, Spec
@@ -25,15 +28,18 @@ from protocol.errors import SwarmError
 from protocol.messages import MICRO
 from protocol.receipt import read
 from swarm.bradley_terry import Comparisons, fit
-from swarm.calibration.families import FAMILIES, Split, Task, check, sample
-from swarm.consensus import Case, decide
+from swarm.calibration.families import FAMILIES, Split, Task, check, sample, wrong
+from swarm.consensus import UNCALIBRATED, Case, decide
 from swarm.replay import fold
+from swarm.reputation import NEUTRAL, weigh
+from swarm.scoreboard import calibration_error
 from swarm.seeded import Stream
 
 ROOT = Path(__file__).resolve().parent.parent / ".evaluation"
 TIMEOUT_S = 60.0
 DRAWS = 50
 """Draws for each question, before its family counts as exhausted."""
+HOSTILE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +49,26 @@ class Measured:
     Attributes:
         answers: by model.
         right: chance that each rule is right: 0 or 1, or a share where a rule ties.
+        confidence: of the consensus, None where it gave none.
     """
 
     family: str
     answers: Mapping[str, str]
     right: Mapping[str, float]
+    rule: str
+    confidence: float | None
 
 
 def main() -> int:
     """Ask, measure, print."""
     options = _options()
     tasks = _tasks(options.questions, options.seed, options.split)
-    out: Path = options.out or ROOT / f"n{options.nodes}-{options.split}-seed{options.seed}.jsonl"
+    out: Path = options.out or ROOT / f"{_name(options)}.jsonl"
     out.parent.mkdir(parents=True, exist_ok=True)
     done = _resume(out, tasks)
     if len(done) < len(tasks):
         try:
-            _ask(options.nodes, tasks, len(done), out)
+            _ask(options, tasks, len(done), out)
         except SwarmError as error:
             print(f"evaluate: {error.user_text()}", file=sys.stderr)
             return error.exit_code
@@ -69,17 +78,44 @@ def main() -> int:
     return 0
 
 
+def _name(options: argparse.Namespace) -> str:
+    name = f"n{options.nodes}-{options.split}-c{options.calibrate}-seed{options.seed}"
+    if options.hostile:
+        name += f"-{options.hostile}" + ("-seen" if options.seen else "")
+    return name
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/evaluate")
     parser.add_argument("--questions", type=int, default=330, metavar="N", help="how many (330)")
-    parser.add_argument("--nodes", type=int, default=6, metavar="N", help="daemons (6)")
+    parser.add_argument("--nodes", type=int, default=6, metavar="N", help="honest daemons (6)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the questions (1)")
+    parser.add_argument(
+        "--calibrate", type=int, default=0, metavar="N", help="calibration rounds before them (0)"
+    )
+    parser.add_argument(
+        "--hostile",
+        choices=hostile.VICES,
+        metavar="VICE",
+        help=f"{HOSTILE} more daemons with one of: {', '.join(hostile.VICES)}",
+    )
+    parser.add_argument(
+        "--seen",
+        action="store_true",
+        help="they take part in the calibration; otherwise they join after it",
+    )
     parser.add_argument(
         "--split",
         choices=("test", "calib"),
         default="test",
-        help="operands that were never trained on: test also chose the training's step counts, "
-        "calib chose nothing (test)",
+        help="operands that were never trained on, nor calibrated with: test also chose the "
+        "training's step counts; calib chose nothing, but calibration may draw from it (test)",
+    )
+    parser.add_argument(
+        "--learnt",
+        type=Path,
+        metavar="DIR",
+        help="begin with what the daemons of an earlier evaluation learnt: its FILE without suffix",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="answers so far, one a line")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -113,41 +149,85 @@ def _resume(out: Path, tasks: Sequence[Task]) -> list[Measured]:
         row = json.loads(line)
         if row["question"] != task.question:
             raise SystemExit(f"{out} is of another evaluation; move it away or name another --out.")
-        done.append(Measured(row["family"], row["answers"], row["right"]))
+        done.append(
+            Measured(row["family"], row["answers"], row["right"], row["rule"], row["confidence"])
+        )
     return done
 
 
-def _ask(nodes: int, tasks: Sequence[Task], first: int, out: Path) -> None:
+def _ask(options: argparse.Namespace, tasks: Sequence[Task], first: int, out: Path) -> None:
     names = bundled_names()
-    specs = [
-        Spec(f"bundled:{names[index % len(names)]}", flags=("--device=cpu", "--threads=1"))
-        for index in range(nodes)
-    ]
-    models = [spec.model for spec in specs]
-    with LocalSwarm(specs, ROOT / f"nodes{nodes}") as swarm, out.open("a") as lines:
-        swarm.start(lambda text: print(f"starting: {text}", file=sys.stderr))
-        asker = swarm.members[0].client
+    flags = ("--device=cpu", "--threads=1")
+    models = [f"bundled:{names[index % len(names)]}" for index in range(options.nodes)]
+    specs = [Spec(model, flags=flags) for model in models]
+    root = out.with_suffix("")
+    if first == 0 and root.exists():
+        shutil.rmtree(root)  # what earlier daemons learnt would count
+    if options.learnt and not root.exists():
+        shutil.copytree(options.learnt, root)
+    root.mkdir(parents=True, exist_ok=True)
+    if options.hostile:
+        lies = root / "lies.jsonl"
+        lies.write_text("".join(json.dumps(_lie(task)) + "\n" for task in tasks))
+        program = (sys.executable, hostile.__file__, options.hostile, str(lies))
+        specs += [Spec("bundled:mini", program=program, flags=flags)] * HOSTILE
+    with LocalSwarm(specs, root) as swarm, out.open("a") as lines:
+        honest, others = swarm.members[: options.nodes], swarm.members[options.nodes :]
+        asker = honest[0].client
+        joined = swarm.members if options.seen else honest
+        for member in joined:
+            swarm.launch(member)
+        swarm.wait(progress=lambda text: print(f"starting: {text}", file=sys.stderr))
+        _calibrate(asker, options.calibrate)
+        if not options.seen and others:
+            for member in others:
+                swarm.launch(member)
+            swarm.wait(progress=lambda text: print(f"joining: {text}", file=sys.stderr))
         began = time.monotonic()
         for index in range(first, len(tasks)):
             task = tasks[index]
             call = {"question": task.question, "timeout_s": TIMEOUT_S, "min_answers": 2}
             result = asker.call("ask", call, silence_s=2 * TIMEOUT_S)
             # A model may decline (a small one that finds no end to its answer): that is wrong.
-            # Anything else that is missing would measure this machine, not the rules.
-            if any(row["kind"] != "declined" for row in result["missing"]):
-                raise SystemExit(f"question {index}: {result['missing']}")
+            # Anything else that an honest one lacks would measure this machine, not the rules.
+            known = {member.peer for member in honest}
+            for row in result["missing"]:
+                if row["peer"] in known and row["kind"] != "declined":
+                    raise SystemExit(f"question {index}: {result['missing']}")
             row = _measure(task, result, models)
             lines.write(json.dumps(row) + "\n")
             lines.flush()
-            _progress(index + 1, first, len(tasks), time.monotonic() - began)
+            _progress("", index + 1, first, len(tasks), time.monotonic() - began)
 
 
-def _progress(count: int, first: int, total: int, seconds: float) -> None:
+def _lie(task: Task) -> dict[str, str]:
+    """A plausible wrong answer on which liars agree."""
+    lie = wrong(Stream(task.question.encode()), task)
+    return {"question": task.question, "truth": task.answer, "lie": lie}
+
+
+def _calibrate(asker: Any, rounds: int) -> None:
+    """Until so many rounds are known, those of an earlier start included."""
+    known = asker.call("capability")["trials"]
+    if known >= rounds:
+        return
+    began = time.monotonic()
+
+    def watch(event: Mapping[str, Any]) -> None:
+        if event["kind"] == "calibrated":
+            count = known + event["number"]
+            _progress("calibration: ", count, known, rounds, time.monotonic() - began)
+
+    asker.call("calibrate", {"rounds": rounds - known}, watch, silence_s=2 * TIMEOUT_S)
+
+
+def _progress(what: str, count: int, first: int, total: int, seconds: float) -> None:
     left = seconds / (count - first) * (total - count)
     end = "" if sys.stderr.isatty() and count < total else "\n"
     if end == "" or count % 20 == 0 or count == total:
         start = "\r\x1b[2K" if sys.stderr.isatty() else ""
-        print(f"{start}{count}/{total}, {left:.0f} s left", end=end, file=sys.stderr, flush=True)
+        text = f"{start}{what}{count}/{total}, {left:.0f} s left"
+        print(text, end=end, file=sys.stderr, flush=True)
 
 
 # --- one question -----------------------------------------------------------------------------
@@ -167,6 +247,9 @@ def _measure(task: Task, result: Mapping[str, Any], models: Sequence[str]) -> di
         raise SystemExit("a receipt without answers")
     classes = [float(check(task, text)) for text in again.opened.answers]
     case = again.case()
+    weights = weigh("weighted", [again.standing(peer) for peer in again.opened.peers])
+    votes = [sum(weights[seat].answer for seat in members) for members in case.classes]
+    right["weighted vote"] = _chance(votes, classes)
     for name, rule in RULES.items():
         right[name] = _chance(rule(case), classes)
     right["any model right"] = max(classes)
@@ -179,6 +262,8 @@ def _measure(task: Task, result: Mapping[str, Any], models: Sequence[str]) -> di
         "family": task.family,
         "answers": answers,
         "right": right,
+        "rule": result["rule"],
+        "confidence": result["confidence"],
         "seconds": result["timing"]["total_ms"] / 1000,
     }
 
@@ -207,6 +292,11 @@ def _uniform(case: Case, hard: bool) -> list[float]:
     return [float(one) for one in fit(len(case.classes), Comparisons.of(rows)).strengths]
 
 
+def _uncalibrated(case: Case) -> list[float]:
+    """The rule in force while nobody is proven."""
+    return _consensus(replace(case, rule=UNCALIBRATED, weights=(NEUTRAL,) * len(case.weights)))
+
+
 def _consensus(case: Case) -> list[float]:
     """The shipped rule; where it finds no consensus it is wrong, not drawn by lot."""
     result = decide(case)
@@ -219,6 +309,7 @@ RULES: Mapping[str, Callable[[Case], Sequence[float]]] = {
     "plurality": _plurality,
     "uniform Bradley-Terry, hard": lambda case: _uniform(case, hard=True),
     "uniform Bradley-Terry, soft": lambda case: _uniform(case, hard=False),
+    "consensus, uncalibrated": _uncalibrated,
     "consensus": _consensus,
 }
 
@@ -233,12 +324,29 @@ def _table(done: Sequence[Measured]) -> dict[str, Any]:
         name: _accuracy([one.right[name] for one in done]) for name in done[0].right
     }
     rows = {"best single model": {**rows[best], "model": best.removeprefix("single ")}, **rows}
-    gain = [one.right["consensus"] - one.right["plurality"] for one in done]
+    gains = {
+        name: _accuracy([one.right["consensus"] - one.right[name] for one in done])
+        for name in ("plurality", "weighted vote", "uniform Bradley-Terry, soft")
+    }
+    sure = [(one.confidence, one.right["consensus"]) for one in done if one.confidence is not None]
     return {
         "questions": len(done),
         "families": dict(Counter(one.family for one in done)),
+        "decided_by": dict(Counter(one.rule for one in done)),
         "rules": rows,
-        "consensus_minus_plurality": _accuracy(gain),
+        "consensus_minus": gains,
+        "confidence": _honesty(sure) if sure else None,
+    }
+
+
+def _honesty(sure: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """How well the printed confidence is kept."""
+    high = [right for confidence, right in sure if confidence >= 0.9]
+    return {
+        "given": len(sure),
+        "ece": calibration_error(sure) or 0.0,
+        "share_at_least_90": len(high) / len(sure),
+        "right_at_least_90": statistics.fmean(high) if high else math.nan,
     }
 
 
@@ -261,11 +369,18 @@ def _text(table: Mapping[str, Any], done: Sequence[Measured]) -> str:
             cells.append(f"{100 * statistics.fmean(values):6.0f}")
         cell = f"{100 * row['accuracy']:5.1f} ±{100 * row['ci95']:4.1f}"
         lines.append(f"{shown[:38]:38} {cell:>11} " + " ".join(cells))
-    gain = table["consensus_minus_plurality"]
-    lines.append(
-        f"consensus minus plurality, paired: {100 * gain['accuracy']:+.1f} ± "
-        f"{100 * gain['ci95']:.1f}"
-    )
+    for name, gain in table["consensus_minus"].items():
+        lines.append(
+            f"consensus minus {name}, paired: {100 * gain['accuracy']:+.1f} ± "
+            f"{100 * gain['ci95']:.1f}"
+        )
+    sure = table["confidence"]
+    if sure:
+        lines.append(
+            f"confidence given {sure['given']} times, calibration error {100 * sure['ece']:.1f} %; "
+            f"at 90 % and more ({100 * sure['share_at_least_90']:.0f} % of them) "
+            f"{100 * sure['right_at_least_90']:.1f} % were right"
+        )
     return "\n".join(lines)
 
 

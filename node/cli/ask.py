@@ -81,6 +81,10 @@ def run(args: argparse.Namespace) -> int:
         "question": _question(args.question),
         "timeout_s": args.timeout,
         "min_answers": args.min_answers,
+        "peers": args.peers,
+        "answer_tokens": args.max_tokens,
+        "energy_j": args.energy,
+        "stop_at": args.stop,
     }
     asked = params(AskParams, values)
     daemon = client(args)

@@ -121,6 +121,14 @@ def _parser() -> _Parser:
         "--timeout", type=_seconds, metavar="SECONDS", help="close with what is there by"
     )
     ask.add_argument("--min-answers", type=_count, metavar="N", help="fewest answers to go on with")
+    ask.add_argument("--peers", type=_count, metavar="N", help="ask at most so many")
+    ask.add_argument(
+        "--stop", type=_chance, metavar="P", help="stop judging at this confidence, as 0.95"
+    )
+    ask.add_argument("--max-tokens", type=_count, metavar="N", help="what an answer may take")
+    ask.add_argument(
+        "--energy", type=_positive, metavar="JOULES", help="for all answers, as peers advertise it"
+    )
     _daemon_flags(ask)
 
     _daemon_flags(_command(commands, "status", "listings:status", "how this node is"))
@@ -133,6 +141,30 @@ def _parser() -> _Parser:
         "round", metavar="ROUND", help="the round's id, or how it begins, or a receipt file"
     )
     _daemon_flags(why)
+
+    grade = _command(
+        commands, "grade", "capability:grade", "say whether a round's answer was right"
+    )
+    grade.add_argument("round", metavar="ROUND", help="the round's id, or how it begins")
+    grade.add_argument("grade", choices=("right", "wrong"), help="of the swarm's answer")
+    grade.add_argument("--answer", metavar="TEXT", help="the right answer, where it is known")
+    _daemon_flags(grade)
+    calibrate = _command(
+        commands, "calibrate", "capability:calibrate", "test the peers now with known questions"
+    )
+    calibrate.add_argument("--rounds", type=_count, default=30, metavar="N", help="how many (30)")
+    _daemon_flags(calibrate)
+    capability = _command(
+        commands,
+        "capability",
+        "capability:show",
+        "what peers can do, how that is known, their weight",
+    )
+    capability.add_argument("peer", nargs="?", metavar="PEER", help="either end of its peer id")
+    capability.add_argument("--topic", metavar="TOPIC", help="for questions of this topic")
+    _daemon_flags(capability)
+
+    _eval_commands(_group(commands, "eval", "rules and tests measured; no daemon needed"))
 
     receipt = _group(commands, "receipt", "check a receipt, with no node and no network")
     for name, about in (
@@ -150,6 +182,53 @@ def _parser() -> _Parser:
     return parser
 
 
+def _eval_commands(commands: Any) -> None:
+    world = _command(commands, "world", "evaluate:world", "in a simulated world")
+    world.add_argument("--world", choices=tuple("ABCDE"), default="A", help="which (A)")
+    world.add_argument("--n", type=_count, metavar="N", help="peers (15; online 20)")
+    world.add_argument("--k", type=_count, metavar="K", help="pairs a judge (3; online 6)")
+    world.add_argument("--rounds", type=_count, metavar="R", help="how many (1500; online 480)")
+    world.add_argument("--seed", type=_whole, metavar="S", help="(31000 + 1000 N + K; online 900)")
+    world.add_argument(
+        "--online", action="store_true", help="one swarm over all rounds, the later half reported"
+    )
+    world.add_argument(
+        "--attack",
+        default="none",
+        metavar="KIND:SIZE",
+        help="collude, invert, lazy, clones, camouflage, betray or leak with a fraction of the "
+        "peers, as collude:.5, or sybil with a count of newcomers, as sybil:72 (none)",
+    )
+
+    recorded = _command(commands, "recorded", "evaluate:recorded", "on recorded judgements")
+    recorded.add_argument("dir", metavar="DIR", help="with answers.jsonl and judgements")
+    recorded.add_argument("--limit", type=_count, metavar="Q", help="the first Q questions")
+    recorded.add_argument("--judges", type=_count, metavar="N", help="the first N judges")
+    recorded.add_argument(
+        "--invert", metavar="JUDGES", help="judges that lie: names between commas, or how many"
+    )
+    recorded.add_argument("--mode", metavar="MODE", help="of the judgements (triple)")
+
+    detect = _command(
+        commands, "detect", "detect:run", "whether a peer can tell hidden calibration (minutes)"
+    )
+    detect.add_argument(
+        "--questions", type=_count, default=300, metavar="N", help="real ones (300)"
+    )
+    detect.add_argument("--rate", type=_share, default=0.2, help="of rounds, hidden ones (0.2)")
+    detect.add_argument("--traffic", metavar="FILE", help="your own questions, one a line")
+    detect.add_argument("--seed", type=int, default=1, metavar="S", help="of the questions (1)")
+    stake = _command(commands, "stake", "evaluate:stake", "what a Sybil attack costs and gains")
+    stake.add_argument("--honest", type=_count, default=15, metavar="N", help="peers (15)")
+
+    admission = _command(
+        commands, "admission", "evaluate:admission", "errors and length of the admission test"
+    )
+    admission.add_argument("--world", choices=tuple("ABCDE"), default="A", help="which (A)")
+    admission.add_argument("--judges", type=_count, default=500, metavar="N", help="tested (500)")
+    admission.add_argument("--seed", type=_whole, default=1, metavar="S", help="(1)")
+
+
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0.5 <= value <= 900:
@@ -157,10 +236,38 @@ def _seconds(text: str) -> float:
     return value
 
 
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value <= 1e9:
+        raise argparse.ArgumentTypeError("it takes more than 0")
+    return value
+
+
+def _chance(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError("it takes more than 0 and less than 1")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value <= 0.5:
+        raise argparse.ArgumentTypeError("it takes more than 0 and at most 0.5")
+    return value
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("it takes 1 or more")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError("it takes 0 or more")
     return value
 
 

@@ -15,6 +15,7 @@ from node.cli.text import get_list, get_number, get_text
 _STAGES: Final[Mapping[str, str]] = {
     "accepted": "waiting for its turn",
     "invited": "the peers answer",
+    "stage": "too much doubt: more peers answer",
     "roster": "the answers are fixed; they are shown now",
     "classes": "the peers judge the answers",
     "closed": "closed",
@@ -70,6 +71,9 @@ class RoundView:
         match kind:
             case "accepted":
                 self.ask = get_text(event, "ask")
+            case "stage":
+                for row in get_list(event, "peers"):
+                    self.peers[get_text(row, "peer")] = PeerView(get_text(row, "model"))
             case "invited":
                 self.round = get_text(event, "round")
                 # Another attempt after a restart begins with an empty table.

@@ -86,6 +86,10 @@ def test_events_tell_who_does_what() -> None:
         "d": PeerView("m", "invited", ""),
     }
     assert view.scores == [ScoreView("5", 0.8), ScoreView("4", 0.2)]
+    view.fold({"kind": "stage", "stage": 1, "peers": [{"peer": "e", "model": "m"}]})
+    assert view.stage == "too much doubt: more peers answer"
+    assert view.peers["e"] == PeerView("m")
+    assert list(view.peers) == ["a", "b", "c", "d", "e"]
     view.fold({"kind": "invited", "round": "01", "peers": peers[:1]})
     assert (view.round, list(view.peers), view.scores) == ("01", ["a"], [])
 

@@ -36,6 +36,9 @@ def test_defaults_work_with_nothing_configured(tmp_path: Path, environ: dict[str
     assert found.listen == ("/ip4/0.0.0.0/tcp/4747",)
     assert (found.timeout_s, found.min_answers, found.swarm) == (60.0, 2, "public")
     assert found.passphrase_file is None
+    assert (found.calibration_rate, found.calibration_per_hour) == (0.1, 120.0)
+    assert (found.calibration_file, found.trust) == (None, ())
+    assert (found.solo_guard, found.own_weight, found.energy_per_token) == ("on", 1.0, 0.0)
     assert set(found.sources.values()) == {"default"}
 
 
@@ -83,6 +86,15 @@ def test_every_key_can_be_set_in_every_place(tmp_path: Path, environ: dict[str, 
         "threads": "2",
         "timeout_s": "1.5",
         "min_answers": "3",
+        "calibration_rate": "0.2",
+        "calibration_per_hour": "6",
+        "calibration_file": "/q.jsonl",
+        "trust": PEER,
+        "solo_guard": "off",
+        "own_weight": "0.25",
+        "energy_per_token": "0.5",
+        "stop_at": "0.95",
+        "stages": "3,5",
         "log_level": "debug",
     }
     assert set(text) == {key.name for key in config.KEYS}
@@ -91,7 +103,8 @@ def test_every_key_can_be_set_in_every_place(tmp_path: Path, environ: dict[str, 
     config.add_flags(parser)
     words = [w for k, v in text.items() for w in ("--" + k.replace("_", "-"), v)]
     by_flag = config.load(vars(parser.parse_args(words)), environ)
-    lists, numbers = ("listen", "bootstrap"), ("threads", "timeout_s", "min_answers")
+    lists = [key.name for key in config.KEYS if key.kind == "list"]
+    numbers = [key.name for key in config.KEYS if key.kind in ("integer", "number")]
     toml = "\n".join(
         f"{k} = [{v!r}]" if k in lists else f"{k} = {v}" if k in numbers else f"{k} = {v!r}"
         for k, v in text.items()
@@ -100,6 +113,9 @@ def test_every_key_can_be_set_in_every_place(tmp_path: Path, environ: dict[str, 
     assert [row[:2] for row in by_env.rows()] == [row[:2] for row in by_flag.rows()]
     assert [row[:2] for row in by_env.rows()] == [row[:2] for row in by_file.rows()]
     assert (by_env.threads, by_env.timeout_s, by_env.listen) == (2, 1.5, ("/ip6/::/tcp/1",))
+    assert (by_env.calibration_rate, by_env.calibration_per_hour) == (0.2, 6.0)
+    assert (by_env.calibration_file, by_env.trust) == (Path("/q.jsonl"), (PEER,))
+    assert (by_env.solo_guard, by_env.own_weight, by_env.energy_per_token) == ("off", 0.25, 0.5)
     assert all(source.startswith("flag --") for source in by_flag.sources.values())
 
 
@@ -115,6 +131,29 @@ def test_lists_repeat_as_flags_and_are_comma_separated_in_the_environment(
     assert config.load({}, environ).listen == both
     environ["SWARMD_LISTEN"] = ""
     assert config.load({}, environ).listen == ()
+
+
+def test_verifiers_are_trusted_by_name(environ: dict[str, str]) -> None:
+    other = "12D3KooWAhHpTXXpM8VvBX4jFsnuXvVsmzphsNTi57fSHRqVTzGp"
+    parser = argparse.ArgumentParser()
+    config.add_flags(parser, "trust")
+    flags = vars(parser.parse_args(["--trust", PEER, "--trust", other]))
+    assert config.load(flags, environ).trust == (PEER, other)
+    assert config.load({}, environ | {"SWARMD_TRUST": f"{PEER}, {other},"}).trust == (PEER, other)
+    assert config.load({}, environ | {"SWARMD_TRUST": ""}).trust == ()
+
+
+def test_a_questions_file_is_relative_to_where_it_is_said(
+    tmp_path: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = write(tmp_path, 'calibration_file = "own/questions.jsonl"\n')
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert config.load(flags, environ).calibration_file == tmp_path / "own/questions.jsonl"
+    by_flag = config.load({"calibration_file": "q.jsonl"}, environ)
+    assert by_flag.calibration_file == elsewhere / "q.jsonl"
+    assert dict(row[:2] for row in by_flag.rows())["calibration_file"] == str(elsewhere / "q.jsonl")
 
 
 def test_paths_are_relative_to_where_they_are_said(
@@ -158,6 +197,26 @@ def test_paths_are_relative_to_where_they_are_said(
         ("log_level = 'loud'", "log_level must be one of"),
         ("model = ''", "model must be given"),
         ("data_dir = ''", "data_dir must be a path"),
+        ("calibration_rate = 0.51", "calibration_rate must be from 0 to 0.5"),
+        ("calibration_rate = -0.1", "calibration_rate must be from 0 to 0.5"),
+        ("calibration_rate = nan", "calibration_rate must be from"),
+        ("calibration_rate = 'often'", "calibration_rate must be a number, not str"),
+        ("calibration_rate = true", "calibration_rate must be a number, not bool"),
+        ("calibration_per_hour = 3601", "calibration_per_hour must be from 0 to 3600"),
+        ("calibration_per_hour = -1", "calibration_per_hour must be from"),
+        ("calibration_per_hour = inf", "calibration_per_hour must be from"),
+        ("calibration_file = ''", "calibration_file must be a path"),
+        ('calibration_file = "a\\u0000b"', "calibration_file must be a path, which holds no NUL"),
+        ("trust = '12D3'", "trust must be a list of texts, not str"),
+        ("trust = ['12D3']", "trust must be peer ids, and '12D3' is none"),
+        (f"trust = ['{PEER}', 'x']", "and 'x' is none"),
+        (f"trust = {[PEER] * 65}", "trust must be at most 64 peer ids"),
+        ("solo_guard = true", "solo_guard must be text, not bool"),
+        ("solo_guard = 'yes'", "solo_guard must be one of on, off"),
+        ("own_weight = 1.01", "own_weight must be from 0 to 1"),
+        ("own_weight = -0.01", "own_weight must be from 0 to 1"),
+        ("energy_per_token = -1", "energy_per_token must be from 0"),
+        ("energy_per_token = 1e7", "energy_per_token must be from 0"),
         ('socket = "a\\u0000b"', "no NUL"),
         ("data_dir = 3", "data_dir must be a path, not int"),
         ("= 1", "is not TOML"),
@@ -182,6 +241,11 @@ def test_a_mistake_in_the_file_names_file_and_key(
         ({}, {"SWARMD_TIMEOUT_S": "soon"}, "env SWARMD_TIMEOUT_S: timeout_s must be a number"),
         ({}, {"SWARMD_SOCKET": ""}, "env SWARMD_SOCKET: socket must be a path"),
         ({"listen": ["x"]}, {}, "flag --listen: listen must be multiaddrs"),
+        ({"trust": ["x"]}, {}, "flag --trust: trust must be peer ids, and 'x' is none"),
+        ({"own_weight": "half"}, {}, "flag --own-weight: own_weight must be a number, not 'half'"),
+        ({}, {"SWARMD_TRUST": f"{PEER},x"}, "env SWARMD_TRUST: trust must be peer ids"),
+        ({}, {"SWARMD_SOLO_GUARD": "maybe"}, "env SWARMD_SOLO_GUARD: solo_guard must be one of"),
+        ({}, {"SWARMD_CALIBRATION_FILE": ""}, "calibration_file must be a path, and it is empty"),
     ],
 )
 def test_a_mistake_elsewhere_names_its_source(

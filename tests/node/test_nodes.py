@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -42,7 +43,17 @@ from protocol.methods import AskId, AskParams, Progress
 from protocol.version import PROTOCOL
 from swarm.verify import verify
 from tests.fakes.mesh import FakeNetwork
-from tests.node.virtual_node import QUESTION, VirtualNode, nodes, scripted
+from tests.fakes.trial_records import FakeTrialRecords
+from tests.node.test_planner import duels
+from tests.node.virtual_node import (
+    QUESTION,
+    Setup,
+    VirtualNode,
+    inline,
+    nodes,
+    scripted,
+    topics,
+)
 
 ASK = AskParams(QUESTION)
 
@@ -144,6 +155,35 @@ async def test_more_questions_than_turns_wait(
                 await trio.sleep(0.01)
         assert most == limits.ASKS_AT_ONCE
         assert all(record.state == "done" for record in swarm[0].store.asks.values())
+
+
+async def test_where_one_beats_the_swarm_the_question_goes_to_it_alone(
+    autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trio.to_thread, "run_sync", inline)
+    records = FakeTrialRecords()
+    for number, one in enumerate(duels("node0", "node2", "node3", star="node1")):
+        round_id = RoundId(number.to_bytes(32, "big"))
+        await records.keep(msgspec.structs.replace(one, round=round_id))
+    backends = [scripted(one) for one in ("12", "13", "12", "12")]
+    setups = {0: Setup(topics=topics(), trials=records)}
+    async with nodes(network, backends, setups=setups) as swarm:
+        asker, star = swarm[0], swarm[1]
+        results = [
+            await asker.coordinator.ask(AskParams("What is 5 plus 8?"), ignore) for _ in range(12)
+        ]
+        alone = [one for one in results if one["solo"]]
+        assert 6 <= len(alone) < 12
+        for result in alone:
+            assert (result["answer"], result["outcome"], result["invited"]) == ("13", "answer", 1)
+            assert [row["peer"] for row in result["answers"]] == [peer_text(star.peer)]
+        for result in results:
+            assert result["topic"] == "add"
+            if not result["solo"]:
+                assert result["invited"] == 4
+        assert all(verify(receipt).ok for receipt in asker.store.receipts.values())
+        elsewhere = await asker.coordinator.ask(ASK, ignore)
+        assert not elsewhere["solo"]
 
 
 # --- what fails -------------------------------------------------------------------------------
@@ -463,10 +503,6 @@ async def test_a_round_ends_here_when_its_asker_falls_silent(
         node.worker.receive(parse(encode(seal(node.signer, invite()))))
         await trio.sleep(60)
         assert node.worker.serving == 0
-        # The id stays known: the Invite cannot be played again.
-        node.worker.receive(parse(encode(seal(node.signer, invite()))))
-        await trio.sleep(1)
-        assert node.worker.serving == 0
 
 
 async def test_a_close_frees_the_worker(autojump_clock: MockClock, network: FakeNetwork) -> None:
@@ -508,20 +544,6 @@ async def test_rounds_of_an_asker_that_has_gone_end_here(
         network.partition([asker.peer], [peer.peer])
         await trio.sleep(5)
         assert peer.worker.serving == 0
-
-
-async def test_an_invite_replayed_after_it_was_forgotten_gives_the_same_commit(
-    autojump_clock: MockClock, network: FakeNetwork, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "ROUNDS_REMEMBERED", 0)
-    async with nodes(network, [scripted("42")], min_answers=1) as (node,):
-        node.worker._post = post = Post()
-        for _ in range(2):
-            node.worker.receive(parse(encode(seal(STRANGER, invite()))))
-            await trio.sleep(60)
-        commits = [message for _, message in post.sent]
-        assert len(commits) == 2
-        assert commits[0] == commits[1]
 
 
 async def test_a_flood_of_repeats_costs_nobody_else_a_message(
