@@ -32,8 +32,6 @@ State = Literal["accepted", "running", "done", "failed", "cancelled"]
 DATABASE: Final = "swarmd.db"
 RECEIPTS: Final = "receipts"
 REHEARSAL: Final = "rehearsal"
-TESTS_KEPT: Final = 256
-"""Receipts of calibration rounds that stay on disk."""
 _BUSY_S: Final = 5.0
 _SCHEMA: Final = """
 CREATE TABLE asks (
@@ -265,24 +263,6 @@ class Store:
             )
 
         await self._commit(work)
-
-    async def put_test_receipt(self, round_id: RoundId, data: bytes) -> Path:
-        """As :meth:`put_receipt`, for a calibration round; the newest ``TESTS_KEPT`` are kept."""
-        name = f"{RECEIPTS}/{round_id.hex()}.receipt"
-
-        def work() -> Path:
-            atomic.replace(self._dir / name, data)
-            self._database.execute("INSERT INTO tests (path) VALUES (?)", (name,))
-            old = self._database.execute(
-                "DELETE FROM tests WHERE number <= (SELECT max(number) FROM tests) - ? "
-                "RETURNING path",
-                (TESTS_KEPT,),
-            ).fetchall()
-            for (path,) in old:
-                (self._dir / path).unlink(missing_ok=True)
-            return self._dir / name
-
-        return await self._commit(work)
 
     # --- one thread, whole transactions -----------------------------------------------------------
 

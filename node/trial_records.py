@@ -22,10 +22,6 @@ CREATE TABLE trials (
     round BLOB NOT NULL UNIQUE,
     body BLOB NOT NULL
 ) STRICT;
-CREATE TABLE tests (
-    number INTEGER PRIMARY KEY,
-    path TEXT NOT NULL
-) STRICT;
 CREATE TABLE posed (
     number INTEGER PRIMARY KEY,
     task BLOB NOT NULL

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 FEWEST: Final = 10
 """Calibration rounds below which the default stands."""
-LATEST: Final = 100
+LATEST: Final = 200
 """Calibration rounds that are used: the swarm changes."""
 # The typical spread of each feature, which makes one ridge fit them all.
 _SCALE: Final = np.array([2.0, 1.0, 3.0, 1.0, 1.0])

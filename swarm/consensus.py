@@ -20,7 +20,7 @@ import msgspec
 from protocol.messages import MICRO, Row
 from protocol.receipt import Outcome, Result, Rule, Standing, Weight
 from swarm.bradley_terry import Comparisons, Fit, Floats, fit
-from swarm.reputation import NEUTRAL, confidence_bin, is_proven
+from swarm.reputation import NEUTRAL, confidence_bin, is_known, is_proven
 
 UNCALIBRATED = Rule("uncalibrated", (0, MICRO, 0), (-MICRO, 0), MICRO, 0, None)
 EQUAL = Rule("equal", (0, MICRO, 0), (-MICRO, 0), MICRO, 0, None)
@@ -28,7 +28,7 @@ DEFAULT_WEIGHTED = Rule("weighted", (250_000, 600_000, 300_000), (-MICRO, 0), MI
 CONFIDENCE_ROUNDS = 30
 """Calibration rounds below which no confidence is printed."""
 QUORUM = 4
-"""Admitted seats (all, where there are fewer) from which reputation decides."""
+"""Known seats (all, where there are fewer) from which reputation decides."""
 NO_MARGIN = 10
 """A margin under 1e-5 could differ between platforms: no consensus."""
 
@@ -79,11 +79,14 @@ class Features:
 
 
 def has_quorum(seats: Sequence[Standing]) -> bool:
-    """Whether enough of the seats are admitted to decide by what is known of them.
+    """Whether enough of the seats are known to decide by what is known of them.
 
-    Two or three would decide nearly alone, which is measurably worse than asking all alike.
+    Two or three would decide nearly alone, which is measurably worse than asking all alike. Who
+    has been found out counts: else a few liars in a small swarm would keep themselves unweighed.
     """
-    return bool(seats) and sum(one.admitted for one in seats) >= min(QUORUM, len(seats))
+    return any(one.admitted for one in seats) and sum(map(is_known, seats)) >= min(
+        QUORUM, len(seats)
+    )
 
 
 def rule_in_force(planned: Rule, seats: Sequence[Standing]) -> Rule:

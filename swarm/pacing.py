@@ -66,7 +66,7 @@ class Pacing:
 
     def tested(self, now: float) -> None:
         """The round of a hidden task has ended."""
-        if self._running == 0 and self._answered_at is not None:
+        if self._running == 0 and self._answered_at is not None and self.due is None:
             self._draw(now)
 
     def _draw(self, now: float) -> None:

@@ -175,8 +175,9 @@ class Record:
         if self.test.decision == "refused" and self.refused_at is None:
             self.refused_at = trial.at
         counts.add(mark)
-        duels = self.duels.get(trial.topic, Duels())
-        self.duels[trial.topic] = duels.after(mark.right, trial.chosen is True)
+        if trial.answerers > 1:  # asked alone, it is the swarm, and nothing is compared
+            duels = self.duels.get(trial.topic, Duels())
+            self.duels[trial.topic] = duels.after(mark.right, trial.chosen is True)
         if trial.kind != "admission":
             self.hidden += sum(tally.total for tally in mark.judge) / MICRO
         blend = _BLEND if self.trials else 1.0

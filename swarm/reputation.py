@@ -20,6 +20,10 @@ from protocol.receipt import PerBin, RuleName, Standing, Tally, Weight
 
 NEWCOMERS_SHARE: Final = 0.1
 """All unproven peers together weigh at most this part of the proven sum."""
+KNOWN_PAIRS: Final = 30
+"""Informative pairs after which a judge at chance is known as such, and no newcomer."""
+KNOWN_ANSWERS: Final = 20
+"""Graded answers after which an answerer's weight is its own, whatever it is as a judge."""
 BIN_FLOORS: Final = (600_000, 750_000, 900_000, 970_000)
 """Where the bins of stated sureness begin, in 1e-6 of the likelier side; the first at one half."""
 _NOMINAL: Final = (0.55, 0.68, 0.83, 0.94, 0.99)
@@ -82,6 +86,14 @@ def is_proven(standing: Standing) -> bool:
 _Columns = list[tuple[float, ...]]
 
 
+def is_known(standing: Standing) -> bool:
+    """Admitted, or tried at length and found to be no better than chance."""
+    if standing.admitted:
+        return True
+    pairs = sum(tally.total for tally in standing.judge)
+    return pairs >= KNOWN_PAIRS * MICRO and max(_judge(standing)) == 0.0
+
+
 def weigh(rule: RuleName, standings: Sequence[Standing]) -> tuple[Weight, ...]:
     """The weights that follow from the counts of the seats of a roster.
 
@@ -97,7 +109,9 @@ def weigh(rule: RuleName, standings: Sequence[Standing]) -> tuple[Weight, ...]:
         judge = answer = _capped(flat, admitted)
     else:
         judge = _scaled(_capped([_judge(one) for one in standings], admitted), admitted)
-        answer = _scaled(_capped([(_answer(one),) for one in standings], admitted), admitted)
+        # A poor judge may answer well, and has shown it.
+        shown = [one.admitted or one.answer.total >= KNOWN_ANSWERS * MICRO for one in standings]
+        answer = _scaled(_capped([(_answer(one),) for one in standings], shown), admitted)
     return tuple(
         Weight(_micro(verdicts), _micro(_trust(one)), round(support[0] * MICRO))
         for one, verdicts, support in zip(standings, judge, answer, strict=True)

@@ -218,6 +218,13 @@ def _eval_commands(commands: Any) -> None:
     detect.add_argument("--rate", type=_share, default=0.2, help="of rounds, hidden ones (0.2)")
     detect.add_argument("--traffic", metavar="FILE", help="your own questions, one a line")
     detect.add_argument("--seed", type=int, default=1, metavar="S", help="of the questions (1)")
+    stop = _command(commands, "stop", "evaluate:stop", "comparisons that an early stop saves")
+    stop.add_argument("--world", choices=tuple("ABCDE"), default="A", help="which (A)")
+    stop.add_argument("--n", type=_count, default=15, metavar="N", help="peers (15)")
+    stop.add_argument("--rounds", type=_count, default=1000, metavar="R", help="how many (1000)")
+    stop.add_argument("--at", type=_chance, default=0.8, metavar="P", help="confidence (0.8)")
+    stop.add_argument("--seed", type=_whole, default=12, metavar="S", help="(12)")
+
     stake = _command(commands, "stake", "evaluate:stake", "what a Sybil attack costs and gains")
     stake.add_argument("--honest", type=_count, default=15, metavar="N", help="peers (15)")
 

@@ -25,7 +25,6 @@ class FakeStore:
     def __init__(self) -> None:
         self.asks: dict[AskId, AskRecord] = {}
         self.receipts: dict[RoundId, bytes] = {}
-        self.tests: dict[RoundId, bytes] = {}
         self.rehearsals: list[bytes] = []
 
     async def accept(self, ask: AskId, params: AskParams) -> AskRecord:
@@ -68,10 +67,6 @@ class FakeStore:
             if record.round is not None and record.round.hex().startswith(prefix):
                 return RoundRecord(record.round, record.id, None)
         raise UnknownRoundError
-
-    async def put_test_receipt(self, round_id: RoundId, data: bytes) -> Path:
-        self.tests[round_id] = data
-        return Path(f"{round_id.hex()}.receipt")
 
     async def put_receipt(self, round_id: RoundId, ask: AskId, data: bytes) -> Path:
         self.receipts[round_id] = data

@@ -197,10 +197,10 @@ def test_rounds_that_the_rule_never_saw_do_not_count() -> None:
     assert refit([*blind, *examples[1:]], EQUAL) == changed(EQUAL, calibration_rounds=FEWEST - 1)
 
 
-def test_only_the_latest_hundred_are_fitted_and_all_are_counted() -> None:
+def test_only_the_latest_are_fitted_and_all_are_counted() -> None:
     old, new = _rounds(3, 50, (-2.0, -2.0, -2.0, 3.0, 0.0)), _rounds(4, LATEST)
     found = refit([*old, *new], DEFAULT_WEIGHTED)
-    assert found == changed(refit(new, DEFAULT_WEIGHTED), calibration_rounds=150)
+    assert found == changed(refit(new, DEFAULT_WEIGHTED), calibration_rounds=LATEST + 50)
 
 
 def test_a_coefficient_that_is_zero_stays_zero() -> None:

@@ -528,6 +528,14 @@ def test_four_admitted_are_a_quorum_or_all_where_there_are_fewer(
     assert rule == (TRUSTED if holds else UNCALIBRATED)
 
 
+def test_liars_that_were_found_out_do_not_undo_the_quorum() -> None:
+    """Else half of a small swarm could keep everybody unweighed, and decide by number."""
+    liars = [changed(one, admitted=False) for one in _seats((10, 100), (5, 90))]
+    assert has_quorum([*_seats(GOOD, GOOD, GOOD), *liars])
+    assert not has_quorum([*_seats(GOOD, GOOD, GOOD), *_seats(NEW, NEW)])
+    assert not has_quorum(liars), "somebody must be proven"
+
+
 @pytest.mark.parametrize("stop", [None, 900_000])
 @pytest.mark.parametrize(
     ("planned", "counts", "due"),

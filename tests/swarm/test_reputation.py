@@ -21,6 +21,7 @@ from swarm.reputation import (
     answer_weight,
     believed,
     confidence_bin,
+    is_known,
     is_proven,
     judge_weight,
     unknown,
@@ -272,7 +273,7 @@ def test_the_divisor_divides() -> None:
 
 @given(
     st.lists(st.sampled_from([GOOD, POOR, FAIR]), min_size=1, max_size=8),
-    st.lists(st.sampled_from([NEW, (5, 10, 40, 40), (0, 90, 90, 90)]), max_size=40),
+    st.lists(st.sampled_from([NEW, (5, 10, 19, 19), (0, 90, 15, 19)]), max_size=40),
     st.sampled_from(["equal", "weighted"]),
 )
 def test_newcomers_together_are_capped(
@@ -284,6 +285,27 @@ def test_newcomers_together_are_capped(
     for column in ([max(one.judge) for one in found], [one.answer for one in found]):
         known, strangers = sum(column[: len(proven)]), sum(column[len(proven) :])
         assert strangers <= NEWCOMERS_SHARE * known + len(seats)
+
+
+def test_a_poor_judge_that_answers_well_is_no_newcomer_as_an_answerer() -> None:
+    """It has been turned away as a judge; twenty graded answers speak for themselves."""
+    poor = [changed(one, admitted=False) for one in _peers((5, 100, 18, 19), (5, 100, 19, 20))]
+    known = _peers(GOOD, GOOD, GOOD, GOOD)
+    capped, shown = weigh("weighted", [*known, *poor])[4:]
+    assert shown.answer > 2 * capped.answer
+    assert max(shown.judge) == max(capped.judge) == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "admitted", "known"),
+    [((20, 30), True, True), ((1, 1), True, True), ((10, 60), False, True),
+     ((1, 5), False, False), ((50, 60), False, False), ((0, 0), False, False)],
+)  # fmt: skip
+def test_who_has_been_found_out_is_known(
+    counts: tuple[int, ...], admitted: bool, known: bool
+) -> None:
+    (one,) = _peers(counts)
+    assert is_known(changed(one, admitted=admitted)) == known
 
 
 @pytest.mark.parametrize("rule", ["equal", "weighted"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.record import FADING
+from swarm.record import FADING, HIDDEN_PAIRS
 from swarm.reputation import judge_weight
 from swarm.sequential import Cusum, Sprt
 from swarm.stake import (
@@ -20,6 +20,15 @@ from swarm.stake import (
 )
 
 accuracies = st.floats(0.63, 0.95)
+
+
+@given(accuracies)
+def test_the_breakdown_is_that_of_a_weighted_majority(accuracy: float) -> None:
+    pairs = (identity_cost(accuracy) / (1 + 0.3 * PAIRS) - 5) * PAIRS + HIDDEN_PAIRS
+    settled = PAIRS / (1 - FADING)
+    ring = judge_weight(accuracy * pairs, pairs) / judge_weight(accuracy * settled, settled)
+    margin = 2 * accuracy - 1
+    assert stake(accuracy, 15).fraction == pytest.approx(margin / (margin + ring))
 
 
 @given(accuracies, st.integers(1, 100))

@@ -74,7 +74,7 @@ def trial(
         kind,
         chosen,
         right,
-        len(marks),
+        max(2, len(marks)),
         tuple(weighted),
         tuple(equal),
         tuple(sorted(marks, key=lambda one: one.peer)),

@@ -1,0 +1,1 @@
+"""A world of simulated peers, with known truth, in which rules are compared."""
