@@ -19,12 +19,12 @@ from node.coordinator import Coordinator
 from node.knowledge import Knowledge
 from node.planner import Terms
 from node.rpc_server import Notify
-from protocol.errors import NoPeersError, ReceiptError, SwarmError
+from protocol.errors import BusyError, NoPeersError, ReceiptError, SwarmError
 from protocol.ids import PeerId, short
 from protocol.methods import AskId, Calibrated, CalibrateParams, Progress
 from swarm.calibration.grading import truth
 from swarm.calibration.items import Item
-from swarm.consensus import CONFIDENCE_ROUNDS
+from swarm.consensus import CONFIDENCE_ROUNDS, QUORUM
 from swarm.pacing import Pacing
 from swarm.registry import Registry
 from swarm.seeded import Stream
@@ -74,6 +74,7 @@ class Calibrator:
         self._paced = trio.Event()
         self._hidden_terms = terms
         self._drawn: tuple[Item, str] | None = None
+        self._calibrating = False
         self._met: dict[PeerId, int] = {}
 
     def asked(self, question: str, terms: Terms) -> None:
@@ -138,7 +139,17 @@ class Calibrator:
 
         Raises:
             NoPeersError: there are too few peers, and so far no round could be run.
+            BusyError: another burst is running.
         """
+        if self._calibrating:
+            raise BusyError("A calibration is running already.")
+        self._calibrating = True
+        try:
+            return await self._burst(params, notify)
+        finally:
+            self._calibrating = False
+
+    async def _burst(self, params: CalibrateParams, notify: Notify) -> Calibrated:
         done: list[Trial] = []
         failed = 0
         notify(Progress(AskId(""), {"kind": "calibrating", "rounds": params.rounds}))
@@ -163,6 +174,8 @@ class Calibrator:
             chosen=sum(one.chosen is True for one in done),
             trials=self._knowledge.book.trials,
             admitted=sum(one.admitted for one in self._knowledge.book.records.values()),
+            quorum=QUORUM,
+            confidence_rounds=CONFIDENCE_ROUNDS,
         )
 
     async def _try(self, kind: Kind, terms: Terms, drawn: tuple[Item, str] | None = None) -> None:

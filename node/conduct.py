@@ -75,6 +75,7 @@ class Conduct:
         self._balance = balance
         self._clock = clock
         self._verified: dict[PeerId, Allowance] = {}
+        self._found = Allowance(limits.PROOFS_RELAYED, limits.PROOFS_PER_HOUR / 2, clock())
         self._relayed = Allowance(limits.PROOFS_RELAYED, limits.PROOFS_PER_HOUR / 2, clock())
         self._offences: set[Digest] = set()
         self._booked: set[PeerId] = set()
@@ -157,14 +158,17 @@ class Conduct:
         self, proof: Proof, conviction: Conviction, source: PeerId, first_hand: bool
     ) -> None:
         now = self._now()
-        known = first_hand or self._balance.account(conviction.peer, now).given > 0.0
+        served = self._balance.account(conviction.peer, now).given > 0.0
+        known = first_hand or served
         strike, gone = self._strikes.add(proof, conviction, now, known)
         if strike is None:
             return
         _log.warning("peer %s is excluded: %s", short_peer(strike.peer), strike.kind)
         self._offences |= {strike.offence, *gone}
         self._changed.set()
-        if not known and not self._relayed.take(self._clock()):
+        allowance = self._found if first_hand else self._relayed
+        # Anyone can make keys and misbehave here: what is found first-hand is rationed as well.
+        if not served and not allowance.take(self._clock()):
             return
         aware = {self._mesh.peer_id, source, strike.peer}
         self._tell([link.peer for link in self._mesh.links() if link.peer not in aware], proof)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import trio
 
@@ -21,6 +21,9 @@ from protocol.errors import UnknownPeerError
 from protocol.ids import peer_text
 from swarm import capability
 from swarm.registry import Registry
+
+CAPABILITY_ROWS: Final = 128
+"""Peers that are not connected in one ``capability`` reply, those tried last."""
 
 
 class Control:
@@ -123,14 +126,17 @@ class Control:
 
     async def _capability(self, params: methods.CapabilityParams, notify: Notify) -> dict[str, Any]:
         book, excluded = self._knowledge.book, self._conduct.excluded()
-        here = sorted({*self._registry.able(), *book.records})
+        # All that may be weighed now, and who was tried last: of a thousand keys it takes seconds.
+        tried = sorted(book.records, key=lambda peer: -book.records[peer].last_at)
+        here = sorted({*self._registry.able(), *tried[:CAPABILITY_ROWS]})
         found = capability.report(book, here, params.topic or "", excluded)
         rows: list[dict[str, Any]] = found["peers"]
         if params.peer is None:
             return found
         rows = [row for row in rows if _names(params.peer, row["peer"])]
         if len(rows) != 1:
-            raise UnknownPeerError(f"{len(rows)} known peers are called {params.peer}.")
+            found_text = f"{len(rows)} peers begin or end" if rows else "None begins or ends"
+            raise UnknownPeerError(f"{found_text} with {params.peer}.")
         return found | {"peers": rows}
 
     async def _config(self, params: methods.Nothing, notify: Notify) -> methods.Settings:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import trio
 
+from node.conduct import Allowance
 from node.knowledge import Knowledge
 from node.mesh.base import Mesh
 from protocol import limits
@@ -50,6 +51,7 @@ class Herald:
         self._registry = registry
         self._signer = signer
         self._clock = clock
+        self._allowances: dict[PeerId, Allowance] = {}
         # Signed once, however often somebody connects.
         self._sealed: dict[int, tuple[Hints, bytes]] = {}
 
@@ -75,6 +77,15 @@ class Herald:
         Raises:
             RefusedError: they are not what hints must be.
         """
+        allowance = self._allowances.setdefault(
+            peer, Allowance(limits.HINTS_AT_ONCE, limits.HINTS_PER_HOUR, self._clock())
+        )
+        # Kept when a peer leaves, or it could come again to say it again.
+        while len(self._allowances) > limits.ACCOUNTS:
+            del self._allowances[next(iter(self._allowances))]
+        if not allowance.take(self._clock()):
+            _log.info("peer %s tells too much", short_peer(peer))
+            return
         self._knowledge.hearsay.hear(peer, hints, int(self._clock()))
         for subject in {one.peer for one in hints.sums} & self._registry.profiles.keys():
             self.introduced(subject)

@@ -74,6 +74,9 @@ TASKS_POSED: Final = 1 << 18
 """Names of calibration tasks kept on disk, so that none is put twice."""
 CALIBRATE_ROUNDS: Final = 1000
 """Calibration rounds in one `calibrate` call."""
+HINTS_AT_ONCE: Final = 32
+"""Hints of one peer that are read at once: of every day that counts, a few times."""
+HINTS_PER_HOUR: Final = 24
 HINT_SUMS: Final = 1024
 """Sums in one day's hints."""
 HINT_DAYS: Final = 7

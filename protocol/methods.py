@@ -97,7 +97,7 @@ class GradeParams(Struct, frozen=True, forbid_unknown_fields=True):
 class CalibrateParams(Struct, frozen=True, forbid_unknown_fields=True):
     """How many calibration rounds to run now."""
 
-    rounds: Annotated[int, Meta(ge=1, le=limits.CALIBRATE_ROUNDS)] = 30
+    rounds: Annotated[int, Meta(ge=1, le=limits.CALIBRATE_ROUNDS)] = 120
 
 
 class CapabilityParams(Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,6 +165,8 @@ class Calibrated(Struct, frozen=True):
         chosen: in which the swarm chose a right answer.
         trials: known in all, of this and earlier runs.
         admitted: peers that have passed the admission test.
+        quorum: of them it takes so many, or all that were not found out, for weights to differ.
+        confidence_rounds: with weights it takes so many rounds for a confidence.
     """
 
     rounds: int = 0
@@ -173,6 +175,8 @@ class Calibrated(Struct, frozen=True):
     chosen: int = 0
     trials: int = 0
     admitted: int = 0
+    quorum: int = 0
+    confidence_rounds: int = 0
 
 
 class Status(Struct, frozen=True):

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import hostile
+from leave_out import left_out
 
 from node.backends.bundled import bundled_names
 from node.local_swarm import LocalSwarm, Spec
@@ -74,6 +75,8 @@ def main() -> int:
             return error.exit_code
         done = _resume(out, tasks)
     table = _table(done)
+    if options.leave_out:
+        table["left_out"] = left_out(out, out.with_suffix("") / "node0")
     print(json.dumps(table) if options.json else _text(table, done))
     return 0
 
@@ -118,6 +121,11 @@ def _options() -> argparse.Namespace:
         help="begin with what the daemons of an earlier evaluation learnt: its FILE without suffix",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="answers so far, one a line")
+    parser.add_argument(
+        "--leave-out",
+        action="store_true",
+        help="also decide each family's questions as if calibration had never met the family",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     if options.questions < 2 or options.nodes < 2:
@@ -264,6 +272,8 @@ def _measure(task: Task, result: Mapping[str, Any], models: Sequence[str]) -> di
         "right": right,
         "rule": result["rule"],
         "confidence": result["confidence"],
+        "receipt": result["receipt"],
+        "classes": classes,
         "seconds": result["timing"]["total_ms"] / 1000,
     }
 
@@ -373,6 +383,13 @@ def _text(table: Mapping[str, Any], done: Sequence[Measured]) -> str:
         lines.append(
             f"consensus minus {name}, paired: {100 * gain['accuracy']:+.1f} ± "
             f"{100 * gain['ci95']:.1f}"
+        )
+    for family, row in table.get("left_out", {}).items():
+        lines.append(
+            f"without {family:12} {100 * row['accuracy']:5.1f} "
+            f"(uniform {100 * row['uniform']:5.1f}, difference {100 * row['difference']:+.1f} "
+            f"± {100 * row['ci95']:.1f}); "
+            f"{100 * row['unknown']:.0f} % of its questions are of unknown topic"
         )
     sure = table["confidence"]
     if sure:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from protocol.ids import PeerId, peer_text, short_peer
 from protocol.messages import MICRO
 from protocol.receipt import Standing, Tally, Weight
-from swarm.consensus import rule_in_force
+from swarm.consensus import QUORUM, rule_in_force
 from swarm.evidence import Book
 from swarm.record import HIDDEN_PAIRS, OWN, Record
 from swarm.reputation import BIN_FLOORS, is_proven, weigh
@@ -111,7 +111,7 @@ def _why(
         state = "turned it away" if record.test.decision == "refused" else "is open"
         reasons.append(f"The admission test {state}: a newcomer, capped with all others.")
     if rule == "uncalibrated":
-        reasons.append("Too few are admitted: all weigh the same.")
+        reasons.append(f"Too few are admitted (it takes {QUORUM}): all weigh the same.")
     elif rule == "equal":
         reasons.append("No evidence on this kind of question: the admitted weigh the same.")
     elif standing.admitted and not is_proven(standing):

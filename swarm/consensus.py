@@ -28,7 +28,7 @@ DEFAULT_WEIGHTED = Rule("weighted", (250_000, 600_000, 300_000), (-MICRO, 0), MI
 CONFIDENCE_ROUNDS = 30
 """Calibration rounds below which no confidence is printed."""
 QUORUM = 4
-"""Known seats (all, where there are fewer) from which reputation decides."""
+"""Admitted seats (all that were not found out, where there are fewer) for reputation to decide."""
 NO_MARGIN = 10
 """A margin under 1e-5 could differ between platforms: no consensus."""
 
@@ -79,14 +79,15 @@ class Features:
 
 
 def has_quorum(seats: Sequence[Standing]) -> bool:
-    """Whether enough of the seats are known to decide by what is known of them.
+    """Whether enough of the seats are admitted to decide by what is known of them.
 
-    Two or three would decide nearly alone, which is measurably worse than asking all alike. Who
-    has been found out counts: else a few liars in a small swarm would keep themselves unweighed.
+    Two or three of many would decide nearly alone, which is measurably worse than asking all
+    alike. Who has been found out is not counted among the many: else a few liars in a small swarm
+    would keep themselves unweighed.
     """
-    return any(one.admitted for one in seats) and sum(map(is_known, seats)) >= min(
-        QUORUM, len(seats)
-    )
+    admitted = sum(one.admitted for one in seats)
+    honest = admitted + sum(not is_known(one) for one in seats)
+    return 0 < admitted >= max(min(2, len(seats)), min(QUORUM, honest))
 
 
 def rule_in_force(planned: Rule, seats: Sequence[Standing]) -> Rule:

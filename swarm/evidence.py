@@ -92,7 +92,7 @@ class Book:
         for mark in trial.marks:
             record = self._records.get(mark.peer)
             if record is None or record.model != mark.model:
-                record = self._records[mark.peer] = Record(mark.model)
+                record = self._records[mark.peer] = Record.succeeding(record, mark.model)
             record.add(trial, mark)
         self._likeness.add(trial.marks)
         # Where the topic is known its counts decide: the equal rule is learnt where it is used.
@@ -120,7 +120,7 @@ class Book:
             task: what was drawn, empty for a real question.
         """
         weighted, equal = self.views(round_.case, round_.opened.peers, topic)
-        if None in right:
+        if None in right and (kind == "graded" or True not in right):
             # Of a wrong answer it is open which was right. To learn from the grades "right" alone
             # would be to learn that the swarm is always right.
             weighted = equal = ()

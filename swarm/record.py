@@ -112,6 +112,10 @@ class Duels:
     behind: float = 0.0
     rounds: float = 0.0
 
+    def alone(self, right: bool) -> Duels:
+        """Asked alone: a wrong answer counts half, for the swarm might have been wrong, too."""
+        return self if right else Duels(self.ahead, self.behind + 0.5, self.rounds)
+
     def after(self, right: bool, chosen: bool) -> Duels:
         """One more: was the peer's answer right, and the swarm's."""
         return Duels(
@@ -129,7 +133,7 @@ class Record:
         model: content id that it claims; a record is of one model.
         test: of admission.
         drift: watches for a fall after admission.
-        hidden: informative pairs that it could not have recognised as a test.
+        hidden: informative pairs that it decided when it could not have recognised a test.
         trials: since the record began.
         last_at: Unix time of the latest.
         refused_at: when ``test`` turned it away, None where it did not.
@@ -175,16 +179,27 @@ class Record:
         if self.test.decision == "refused" and self.refused_at is None:
             self.refused_at = trial.at
         counts.add(mark)
-        if trial.answerers > 1:  # asked alone, it is the swarm, and nothing is compared
-            duels = self.duels.get(trial.topic, Duels())
+        duels = self.duels.get(trial.topic, Duels())
+        if trial.answerers == 1:
+            # Asked alone it is compared with nothing, but what it gets wrong tells against it.
+            self.duels[trial.topic] = duels.alone(mark.right)
+        else:
             self.duels[trial.topic] = duels.after(mark.right, trial.chosen is True)
         if trial.kind != "admission":
-            self.hidden += sum(tally.total for tally in mark.judge) / MICRO
+            self.hidden += decided[1]
         blend = _BLEND if self.trials else 1.0
         self.latency_ms += blend * (mark.latency_ms - self.latency_ms)
         self.answer_bytes += blend * (mark.answer_bytes - self.answer_bytes)
         self.trials += 1
         self.last_at = trial.at
+
+    @classmethod
+    def succeeding(cls, before: Record | None, model: str) -> Record:
+        """Of a peer that now claims ``model``. A refusal stays: names are cheap."""
+        found = cls(model)
+        if before is not None and before.refused_at is not None:
+            found.test, found.refused_at = before.test, before.refused_at
+        return found
 
     def _begin_anew(self, at: int) -> None:
         """Whatever it was, it is that no more: what it was worth says nothing now."""

@@ -109,9 +109,11 @@ def weigh(rule: RuleName, standings: Sequence[Standing]) -> tuple[Weight, ...]:
         judge = answer = _capped(flat, admitted)
     else:
         judge = _scaled(_capped([_judge(one) for one in standings], admitted), admitted)
-        # A poor judge may answer well, and has shown it.
+        # A poor judge may answer well, and has shown it; all such together as much as the admitted.
         shown = [one.admitted or one.answer.total >= KNOWN_ANSWERS * MICRO for one in standings]
-        answer = _scaled(_capped([(_answer(one),) for one in standings], shown), admitted)
+        given = _capped([(_answer(one),) for one in standings], shown)
+        seasoned = [old or not well for old, well in zip(admitted, shown, strict=True)]
+        answer = _scaled(_capped(given, admitted, seasoned, 1.0), admitted)
     return tuple(
         Weight(_micro(verdicts), _micro(_trust(one)), round(support[0] * MICRO))
         for one, verdicts, support in zip(standings, judge, answer, strict=True)
@@ -132,14 +134,24 @@ def _trust(standing: Standing) -> tuple[float, ...]:
     return tuple(believed(*_counts(tally), place) for place, tally in enumerate(standing.judge))
 
 
-def _capped(raw: _Columns, admitted: Sequence[bool]) -> _Columns:
-    """Newcomers scaled down together, so that the number of their keys is nothing."""
-    known = sum(max(one) for one, old in zip(raw, admitted, strict=True) if old)
-    new = sum(max(one) for one, old in zip(raw, admitted, strict=True) if not old)
-    cap = min(1.0, NEWCOMERS_SHARE * known / new) if new else 1.0
+def _capped(
+    raw: _Columns,
+    known: Sequence[bool],
+    exempt: Sequence[bool] | None = None,
+    share: float = NEWCOMERS_SHARE,
+) -> _Columns:
+    """The others scaled down together to ``share`` of the known: the number of keys is nothing.
+
+    Args:
+        exempt: not scaled, nor counted among the others; the known where it is None.
+    """
+    kept = known if exempt is None else exempt
+    sum_known = sum(max(one) for one, old in zip(raw, known, strict=True) if old)
+    others = sum(max(one) for one, old in zip(raw, kept, strict=True) if not old)
+    cap = min(1.0, share * sum_known / others) if others else 1.0
     return [
         one if old else tuple(weight * cap for weight in one)
-        for one, old in zip(raw, admitted, strict=True)
+        for one, old in zip(raw, kept, strict=True)
     ]
 
 

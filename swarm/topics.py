@@ -11,7 +11,7 @@ topic would give its specialists a say that they have not earned.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -84,12 +84,17 @@ class Topics:
         self._speaks = shares * self._loudness[:, None]
 
     @classmethod
-    def learnt(cls, private: Sequence[Item] = ()) -> Topics:
-        """The task families, in both styles, and the topics of an operator's own questions."""
+    def learnt(cls, private: Sequence[Item] = (), without: Container[str] = ()) -> Topics:
+        """The task families, in both styles, and the topics of an operator's own questions.
+
+        Args:
+            without: families to leave out, as if there were none such.
+        """
         stream = Stream(b"topics")
         samples = [
             (name, question)
             for name, family in CATALOGUE.items()
+            if name not in without
             for question in _questions(family, stream)
         ]
         samples += [(item.topic, item.question) for item in private if item.topic is not None]

@@ -201,8 +201,11 @@ def marks(round_: Judged, right: Truth) -> tuple[Mark, ...]:
     found = []
     for seat in sorted(own):
         text, good = round_.opened.texts[seat] or "", right[own[seat]]
-        if good is None:
+        if good is None and True not in right:
             continue
+        # Where the right answer is known, one that only holds it among others is not right: else
+        # who hedges could not be tested.
+        good = good is True
         found.append(
             Mark(
                 round_.opened.peers[seat],

@@ -101,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _cancel(daemon, interrupts.ask)
         return errors.EXIT_CANCELLED
+    if args.stop is not None and get_number(result, "confidence") is None:
+        note("--stop had no effect: there is no confidence here yet, see `swarm calibrate`.")
     return _print(result, args.json, live)
 
 

@@ -78,7 +78,9 @@ def calibrate(args: argparse.Namespace) -> int:
     failed = f", {done.failed} failed" if done.failed else ""
     print(
         f"{done.rounds} rounds{failed}: {done.informative} told peers apart, the swarm was right "
-        f"in {done.chosen}. {done.admitted} peers are admitted, {done.trials} rounds are known."
+        f"in {done.chosen}. {done.admitted} peers are admitted, {done.trials} rounds are known.\n"
+        f"It takes {done.quorum} admitted, or all that were not found out, for weights to differ, "
+        f"and {done.confidence_rounds} rounds with weights for a confidence."
     )
     return 0
 

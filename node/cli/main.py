@@ -123,7 +123,10 @@ def _parser() -> _Parser:
     ask.add_argument("--min-answers", type=_count, metavar="N", help="fewest answers to go on with")
     ask.add_argument("--peers", type=_count, metavar="N", help="ask at most so many")
     ask.add_argument(
-        "--stop", type=_chance, metavar="P", help="stop judging at this confidence, as 0.95"
+        "--stop",
+        type=_chance,
+        metavar="P",
+        help="stop judging at this confidence, as 0.95; needs calibrated peers",
     )
     ask.add_argument("--max-tokens", type=_count, metavar="N", help="what an answer may take")
     ask.add_argument(
@@ -152,7 +155,9 @@ def _parser() -> _Parser:
     calibrate = _command(
         commands, "calibrate", "capability:calibrate", "test the peers now with known questions"
     )
-    calibrate.add_argument("--rounds", type=_count, default=30, metavar="N", help="how many (30)")
+    calibrate.add_argument(
+        "--rounds", type=_count, default=120, metavar="N", help="how many, up to 1000 (120)"
+    )
     _daemon_flags(calibrate)
     capability = _command(
         commands,

@@ -113,7 +113,7 @@ class Daemon:
             {"kind": "something new"},
         ):
             notify(Progress(AskId(""), event))
-        return self.answer or methods.Calibrated(2, 1, 1, 2, 40, 3)
+        return self.answer or methods.Calibrated(2, 1, 1, 2, 40, 3, 4, 30)
 
     async def _capability(self, params: methods.CapabilityParams, notify: Notify) -> object:
         self._noted(params)
@@ -308,6 +308,8 @@ def test_calibration_goes_on_stderr_and_its_sum_on_stdout(daemon: Daemon, path: 
     assert done.stdout.decode() == (
         "2 rounds, 1 failed: 1 told peers apart, the swarm was right in 2. "
         "3 peers are admitted, 40 rounds are known.\n"
+        "It takes 4 admitted, or all that were not found out, for weights to differ, and 30 rounds "
+        "with weights for a confidence.\n"
     )
     notes = lines(done.stderr)
     assert notes[:3] == [
@@ -321,7 +323,7 @@ def test_calibration_goes_on_stderr_and_its_sum_on_stdout(daemon: Daemon, path: 
 
 
 def test_calibration_as_json(daemon: Daemon, path: str) -> None:
-    daemon.answer = methods.Calibrated(30, 0, 20, 25, 30, 4)
+    daemon.answer = methods.Calibrated(30, 0, 20, 25, 30, 4, 4, 30)
     done = swarm("calibrate", "--json", "--socket", path)
     assert json.loads(done.stdout) == {
         "rounds": 30,
@@ -335,7 +337,7 @@ def test_calibration_as_json(daemon: Daemon, path: str) -> None:
 
 
 def test_nothing_failed_is_not_mentioned(daemon: Daemon, path: str) -> None:
-    daemon.answer = methods.Calibrated(30, 0, 20, 25, 30, 4)
+    daemon.answer = methods.Calibrated(30, 0, 20, 25, 30, 4, 4, 30)
     assert swarm("calibrate", "--socket", path).stdout.startswith(b"30 rounds: 20 told")
 
 
@@ -482,7 +484,8 @@ async def test_a_peer_is_found_by_either_end_and_weighed_among_all() -> None:
 @pytest.mark.parametrize(("part", "count"), [("12D3", 5), ("nobody", 0), ("12D3KooW", 5)])
 async def test_a_part_that_fits_none_or_several_names_no_peer(part: str, count: int) -> None:
     known = Known([tried(dict.fromkeys(NAMES, (6, 6)))] * 12, "new")
-    with pytest.raises(UnknownPeerError, match=f"{count} known peers are called {part}"):
+    said = f"{count} peers begin or end" if count else "None begins or ends"
+    with pytest.raises(UnknownPeerError, match=f"{said} with {part}"):
         await known.ask(part)
 
 

@@ -173,7 +173,7 @@ async def test_where_one_beats_the_swarm_the_question_goes_to_it_alone(
             await asker.coordinator.ask(AskParams("What is 5 plus 8?"), ignore) for _ in range(12)
         ]
         alone = [one for one in results if one["solo"]]
-        assert 6 <= len(alone) < 12
+        assert len(alone) >= 6, "four of five, by lot"
         for result in alone:
             assert (result["answer"], result["outcome"], result["invited"]) == ("13", "answer", 1)
             assert [row["peer"] for row in result["answers"]] == [peer_text(star.peer)]

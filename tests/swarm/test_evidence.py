@@ -240,7 +240,8 @@ def test_of_several_right_classes_it_is_the_chosen_one() -> None:
 
 
 def test_where_a_truth_is_open_the_round_is_no_example() -> None:
-    """Graded wrong it could not be one; graded right it would teach that all is."""
+    """Graded wrong it could not be one; graded right it would teach that all is. Of a calibration
+    task the right class is known, and whoever only holds its answer among others is wrong."""
     book = Book()
     for at in range(16):
         _graded(book, _swarm(), at=at)
@@ -251,7 +252,9 @@ def test_where_a_truth_is_open_the_round_is_no_example() -> None:
     one = book.examine(round_, open_, "sums", "graded", 0)
     assert (one.weighted, one.equal) == ((), ())
     assert (one.chosen, one.right) == (True, round_.chosen)
-    assert len(one.marks) == 5
+    assert len(one.marks) == 6
+    assert sum(mark.right for mark in one.marks) == 5
+    assert len(book.examine(round_, open_, "sums", "hidden", 0).weighted) == 2
     assert book.examine(round_, [False, None], "sums", "graded", 0).weighted == ()
     unknown_ = book.examine(round_, [None, None], "sums", "graded", 0)
     assert (unknown_.chosen, unknown_.right, unknown_.marks) == (None, None, ())

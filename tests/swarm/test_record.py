@@ -326,9 +326,9 @@ def test_a_burst_counts_for_half_until_enough_was_hidden() -> None:
     assert record.standing(ME, "sums").divisor == 2 * MICRO
     _add(record, (6, 6), kind="hidden")
     _add(record, (3, 6), (0, 3), kind="graded", place=0)
-    assert record.hidden == 15
-    assert record.recognisable == 1.5
-    assert record.standing(ME, "").divisor == round(1.5 * MICRO)
+    assert record.hidden == 6, "abstaining costs nothing, and shows nothing"
+    assert record.recognisable == pytest.approx(1.8)
+    assert record.standing(ME, "").divisor == round(1.8 * MICRO)
     _add(record, (6, 6), times=10)
     assert HIDDEN_PAIRS == 30
     assert record.recognisable == 1.0

@@ -240,13 +240,25 @@ def test_whoever_did_not_answer_has_no_mark() -> None:
     assert len(made) == 4
 
 
-def test_a_peer_of_unknown_truth_has_no_mark() -> None:
+def test_who_hedges_is_marked_wrong_and_still_judged_by() -> None:
+    """The right answer among others is no right answer: else who hedges could not be tested."""
     swarm = _swarm()
     found = judged(swarm.receipt)
     right: Truth = [True if one else None for one in _right(swarm)]
     made = marks(found, right)
-    assert {one.peer for one in made} == {signer("p0").peer, signer("p2").peer}
+    assert len(made) == len(marks(found, _right(swarm)))
+    good = {one.peer for one in made if one.right}
+    assert good == {signer("p0").peer, signer("p2").peer}
     assert all(one.judge == NO_TALLIES for one in made), "no pair of known truth is left"
+
+
+def test_where_nothing_is_known_to_be_right_only_the_wrong_are_marked() -> None:
+    swarm = _swarm()
+    found = judged(swarm.receipt)
+    right: Truth = [None if one else False for one in _right(swarm)]
+    made = marks(found, right)
+    assert {one.peer for one in made}.isdisjoint({signer("p0").peer, signer("p2").peer})
+    assert not any(one.right for one in made)
 
 
 def test_unanimity_has_answers_and_no_verdicts() -> None:
