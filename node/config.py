@@ -201,7 +201,7 @@ KEYS: Final[tuple[Key, ...]] = (
     Key(
         "calibration_per_hour",
         "number",
-        120.0,
+        240.0,
         "tests an hour while idle, until peers are known",
         _within(0.0, 3600.0),
     ),

@@ -332,8 +332,10 @@ def test_calibration_as_json(daemon: Daemon, path: str) -> None:
         "chosen": 25,
         "trials": 30,
         "admitted": 4,
+        "quorum": 4,
+        "confidence_rounds": 30,
     }
-    assert daemon.asked == [methods.CalibrateParams(30)]
+    assert daemon.asked == [methods.CalibrateParams(120)]
 
 
 def test_nothing_failed_is_not_mentioned(daemon: Daemon, path: str) -> None:

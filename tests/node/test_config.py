@@ -36,7 +36,7 @@ def test_defaults_work_with_nothing_configured(tmp_path: Path, environ: dict[str
     assert found.listen == ("/ip4/0.0.0.0/tcp/4747",)
     assert (found.timeout_s, found.min_answers, found.swarm) == (60.0, 2, "public")
     assert found.passphrase_file is None
-    assert (found.calibration_rate, found.calibration_per_hour) == (0.1, 120.0)
+    assert (found.calibration_rate, found.calibration_per_hour) == (0.1, 240.0)
     assert (found.calibration_file, found.trust) == (None, ())
     assert (found.solo_guard, found.own_weight, found.energy_per_token) == ("on", 1.0, 0.0)
     assert set(found.sources.values()) == {"default"}

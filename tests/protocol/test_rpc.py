@@ -80,7 +80,7 @@ def test_a_newline_in_a_question_stays_inside_its_line() -> None:
             call("grade", {"round": "00ff", "right": True, "answer": " "}),
             GradeParams("00ff", True, " "),
         ),
-        (call("calibrate"), CalibrateParams(30)),
+        (call("calibrate"), CalibrateParams(120)),
         (call("calibrate", {"rounds": 1000}), CalibrateParams(limits.CALIBRATE_ROUNDS)),
         (call("capability"), CapabilityParams()),
         (call("capability", {"peer": "abcd", "topic": ""}), CapabilityParams("abcd", "")),
