@@ -44,9 +44,12 @@ def explanation(result: Any) -> list[str]:
     """The lines for a person; parts that ``result`` lacks are left out."""
     out = [
         f"{name:<9} {line(get_text(result, name))}"
-        for name in ("round", "question", "outcome")
+        for name in ("round", "question", "rule", "outcome")
         if get_text(result, name)
     ]
+    confidence = get_number(result, "confidence")
+    if confidence is not None:
+        out.append(f"confidence {percent(confidence)}")
     classes = get_list(result, "classes")
     labels = [get_text(row, "label") or str(index + 1) for index, row in enumerate(classes)]
     if classes:
@@ -127,12 +130,13 @@ def _judges(judges: list[Any]) -> list[str]:
                 line(get_text(judge, "peer")[-_PEER_CHARS:]),
                 get_text(judge, "model") or "–",
                 get_text(judge, "own") or "–",
+                _decimal(get_number(judge, "weight")),
                 _decimal(share),
                 f"{get_number(judge, 'abstained') or 0:.0f}",
                 "dissents" if dissents else "",
             )
         )
-    table = columns(("JUDGE", "MODEL", "OWN", "FOR WINNER", "ABSTAINED", ""), rows)
+    table = columns(("JUDGE", "MODEL", "OWN", "WEIGHT", "FOR WINNER", "ABSTAINED", ""), rows)
     return ["", table, f"{dissent} of {len(judges)} judges dissent."]
 
 

@@ -134,6 +134,17 @@ def test_columns_line_up_wide_characters() -> None:
     assert table.splitlines() == ["A     B", "日本  x", "abc   y z"]
 
 
+def test_why_names_the_rule_the_confidence_and_what_judges_weigh() -> None:
+    judge = {"peer": "p" * 12, "model": "m", "own": "A", "for_winner": 0.9, "abstained": 0}
+    result = {"rule": "weighted", "confidence": 0.87, "judges": [{**judge, "weight": 1.25}]}
+    shown = "\n".join(explanation(result))
+    assert "rule      weighted" in shown
+    assert "confidence 87 %" in shown
+    heads, row = (line.split() for line in shown.splitlines() if "JUDGE" in line or "1.25" in line)
+    assert heads.index("WEIGHT") == row.index("1.25")
+    assert "confidence" not in "\n".join(explanation({"rule": "equal"}))
+
+
 def test_missing_fields_read_as_nothing() -> None:
     values: tuple[object, ...] = (None, [], "x", {}, {"a": None}, {"a": True})
     for value in values:
