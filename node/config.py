@@ -22,8 +22,8 @@ from protocol.ids import parse_peer
 if TYPE_CHECKING:
     import argparse
 
-Value = str | int | float | tuple[str, ...]
-Kind = Literal["text", "path", "integer", "number", "list"]
+Value = str | int | float | bool | tuple[str, ...]
+Kind = Literal["text", "path", "integer", "number", "list", "switch"]
 
 CONFIG_VARIABLE: Final = "SWARMD_CONFIG"
 SOCKET_PATH_BYTES: Final = 107
@@ -35,7 +35,9 @@ _EXPECTED: Final[Mapping[Kind, str]] = {
     "integer": "an integer",
     "number": "a number",
     "list": "a list of texts",
+    "switch": "true or false",
 }
+_SWITCHES: Final = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
 
 
 class _Invalid(Exception):
@@ -173,6 +175,15 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("listen", "list", ("/ip4/0.0.0.0/tcp/4747",), "multiaddr to listen on", _listen),
     Key("bootstrap", "list", (), "multiaddr of a peer to connect to first", _bootstrap),
     Key("swarm", "text", "public", "name of the swarm; peers of another are refused", _name),
+    Key("swarm_key", "path", "", "file with the key of a private swarm (64 hex digits)", _path),
+    Key("relay", "switch", False, "public node for others: relays, finds, runs no model"),
+    Key("public", "switch", False, "others can connect to this node; taken on trust"),
+    Key("announce", "list", (), "multiaddr at which others reach this node", _listen),
+    Key("lan", "switch", False, "this network only: peers by mDNS, nothing outside is asked"),
+    Key("mdns", "switch", True, "look for peers on this network"),
+    Key("upnp", "switch", True, "ask the router to let others in"),
+    Key("dht", "switch", True, "look for peers in the distributed hash table"),
+    Key("relaying", "switch", True, "relay for others when this node is public"),
     Key("model", "text", "bundled:general", "bundled name, directory or hub name", _not_empty),
     Key("backend", "text", "local", "what runs the model", _one_of("local", "scripted")),
     Key("device", "text", "auto", "auto, cpu, mps, cuda or cuda:N", _device),
@@ -253,7 +264,7 @@ _BY_NAME: Final[Mapping[str, Key]] = {key.name: key for key in KEYS}
 class Config:
     """A valid configuration. Paths are absolute; the fields are the keys of :data:`KEYS`.
 
-    ``passphrase_file`` and ``calibration_file`` are None where there is none.
+    ``passphrase_file``, ``swarm_key`` and ``calibration_file`` are None where there is none.
 
     Attributes:
         sources: for every key ``default``, ``file PATH``, ``env NAME`` or ``flag --name``.
@@ -265,6 +276,15 @@ class Config:
     listen: tuple[str, ...]
     bootstrap: tuple[str, ...]
     swarm: str
+    swarm_key: Path | None
+    relay: bool
+    public: bool
+    announce: tuple[str, ...]
+    lan: bool
+    mdns: bool
+    upnp: bool
+    dht: bool
+    relaying: bool
     model: str
     backend: str
     device: str
@@ -345,6 +365,7 @@ def load(
         "socket": _absolute(str(values["socket"]), environ, base),
         "passphrase_file": optional("passphrase_file"),
         "calibration_file": optional("calibration_file"),
+        "swarm_key": optional("swarm_key"),
     }
     return Config(**fields, sources=sources)
 
@@ -357,7 +378,17 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
             continue
         shown = ", ".join(key.default) if isinstance(key.default, tuple) else key.default
         default = f" (default: {shown})" if shown != "" and key.kind != "path" else ""
-        if key.kind == "list":
+        if key.kind == "switch":
+            import argparse
+
+            parser.add_argument(
+                key.flag,
+                dest=key.name,
+                action=argparse.BooleanOptionalAction,
+                default=None,
+                help=f"{key.help} (default: {'on' if key.default else 'off'})",
+            )
+        elif key.kind == "list":
             parser.add_argument(
                 key.flag,
                 dest=key.name,
@@ -389,6 +420,36 @@ def prepare_data_dir(data_dir: Path) -> None:
             f"{data_dir} cannot be written: {error.strerror}. Run: mkdir -p {data_dir} && chmod "
             f"u+rwx {data_dir} — or choose another with --data-dir."
         ) from error
+
+
+def read_swarm_key(path: Path | None) -> bytes | None:
+    """The 32 bytes of a private swarm's key, None where there is no file.
+
+    The file holds 64 hex digits, or is one of the kind that other libp2p programs write
+    (``/key/swarm/psk/1.0.0/``, ``/base16/``, and the digits, each on a line).
+
+    Raises:
+        ConfigError: the file cannot be read, is open to other users, or holds no such key.
+    """
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as stream:
+            mode = os.fstat(stream.fileno()).st_mode
+            text = stream.read(1024).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"swarm_key {path}: {why}.") from error
+    if mode & 0o077:
+        raise ConfigError(f"swarm_key {path} is open to others. Run: chmod 600 {path}")
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if lines[:2] == ["/key/swarm/psk/1.0.0/", "/base16/"]:
+        lines = lines[2:]
+    if len(lines) != 1 or not re.fullmatch("[0-9A-Fa-f]{64}", lines[0]):
+        raise ConfigError(
+            f"swarm_key {path} holds no key: 64 hex digits. Make one: openssl rand -hex 32"
+        )
+    return bytes.fromhex(lines[0])
 
 
 def check_socket_path(path: Path) -> None:
@@ -475,6 +536,8 @@ def _from_file(file: Path, name: str, raw: object) -> tuple[Key, Value, str]:
             value = raw if key.kind == "integer" else float(min(raw, 1 << 62))
         case "number", float():
             value = raw
+        case "switch", bool():
+            value = raw
         case "list", list() if all(isinstance(item, str) for item in raw):
             value = tuple(raw)
         case _:
@@ -493,6 +556,10 @@ def _from_text(key: Key, text: str, source: str) -> Value:
                 return float(text)
             case "list":
                 return tuple(item.strip() for item in text.split(",") if item.strip())
+            case "switch":
+                if text.lower() not in _SWITCHES:
+                    raise ValueError
+                return _SWITCHES[text.lower()]
     except ValueError as error:
         raise ConfigError(
             f"{source}: {key.name} must be {_EXPECTED[key.kind]}, not {text!r}."
@@ -505,4 +572,6 @@ def _from_text(key: Key, text: str, source: str) -> Value:
 def _from_flag(key: Key, given: object, source: str) -> Value:
     if isinstance(given, list):
         return tuple(str(item) for item in given)
+    if isinstance(given, bool):
+        return given
     return _from_text(key, str(given), source)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import trio
 
+from node import doctor
 from node.calibrator import Calibrator
 from node.conduct import Conduct
 from node.config import Config
@@ -18,7 +19,7 @@ from node.store import Store
 from node.worker import Worker
 from protocol import methods
 from protocol.errors import UnknownPeerError
-from protocol.ids import peer_text
+from protocol.ids import parse_peer, peer_text
 from swarm import capability
 from swarm.registry import Registry
 
@@ -71,6 +72,8 @@ class Control:
             "cancel": self._cancel,
             "status": self._status,
             "peers": self._peers,
+            "doctor": self._doctor,
+            "find": self._find,
             "history": self._history,
             "why": self._why,
             "grade": self._grade,
@@ -111,9 +114,30 @@ class Control:
                     address=link.address,
                     model=profile.model.name if profile else "",
                     agent=link.agent,
+                    rtt_ms=None if link.rtt_s is None else round(1000 * link.rtt_s, 3),
+                    age_s=round(link.age_s, 3),
+                    direct_s=None if link.direct_s is None else round(link.direct_s, 3),
+                    why=link.why,
                 )
             )
         return methods.Peers(tuple(rows))
+
+    async def _doctor(self, params: methods.Nothing, notify: Notify) -> methods.Doctor:
+        return doctor.examine(self._mesh.report(), self._settings.lan, doctor.agent(self._version))
+
+    async def _find(self, params: methods.FindParams, notify: Notify) -> methods.Found:
+        via, presence = await self._mesh.find(parse_peer(params.peer), params.dht)
+        if presence is None:
+            return methods.Found(params.peer)
+        return methods.Found(
+            params.peer,
+            via,
+            presence.swarm,
+            presence.addresses,
+            presence.nat,
+            presence.relay,
+            presence.issued_at,
+        )
 
     async def _history(self, params: methods.HistoryParams, notify: Notify) -> methods.History:
         return methods.History(tuple(await self._store.history(params.limit)))

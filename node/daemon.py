@@ -41,8 +41,26 @@ Load = Callable[[Config], Awaitable[Backend]]
 def libp2p_mesh(settings: Config, identity: Identity) -> Mesh:
     """The mesh over py-libp2p. Imported here: it takes a second that ``--check`` need not wait."""
     from node.mesh.host import Libp2pMesh
+    from node.mesh.peering import Settings
 
-    return Libp2pMesh(identity.seed, settings.listen, settings.bootstrap, settings.swarm, AGENT)
+    return Libp2pMesh(
+        identity.seed,
+        Settings(
+            listen=settings.listen,
+            bootstraps=settings.bootstrap,
+            swarm=settings.swarm,
+            agent=AGENT,
+            swarm_key=configuration.read_swarm_key(settings.swarm_key),
+            announce=settings.announce,
+            public=settings.public or settings.relay,
+            relays=settings.relaying,
+            lan_only=settings.lan,
+            mdns=settings.mdns or settings.lan,
+            upnp=settings.upnp and not settings.lan,
+            dht=settings.dht and not settings.lan,
+            cache=settings.data_dir / "peers.cache",
+        ),
+    )
 
 
 async def load_backend(settings: Config) -> Backend:
@@ -51,6 +69,10 @@ async def load_backend(settings: Config) -> Backend:
     Raises:
         ModelNotFoundError, BackendError: it cannot be.
     """
+    if settings.relay:
+        from node.backends.nothing import NoModel
+
+        return NoModel()
     if settings.backend == "scripted":
         from node.backends.scripted import ScriptedBackend
 
@@ -161,10 +183,18 @@ async def _serve(
         coordinator.on_answer = calibrator.answered
         model = _model(info)
         worker = Worker(
-            nursery, mesh.send, backend, model, signer, settings.swarm, records, conduct
+            nursery,
+            mesh.send,
+            None if settings.relay else backend,
+            model,
+            signer,
+            settings.swarm,
+            records,
+            conduct,
         )
         energy = round(1e6 * settings.energy_per_token)
-        profile = Profile(model, info.parameters, info.context_tokens, True, energy)
+        serves = not settings.relay
+        profile = Profile(model, info.parameters, info.context_tokens, serves, energy)
         herald = Herald(mesh, knowledge, registry, signer)
         router = Router(mesh, registry, worker, coordinator, conduct, herald, seal(signer, profile))
         nursery.start_soon(router.run)
@@ -245,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(settings: Config) -> None:
     configuration.prepare_data_dir(settings.data_dir)
     configuration.check_socket_path(settings.socket)
+    configuration.read_swarm_key(settings.swarm_key)
     for name, value, source in settings.rows():
         print(f"{name:20} {value!s:40} {source}")
 

@@ -88,12 +88,14 @@ class LocalSwarm:
         root: keys, receipts and logs go below it; it is made where missing.
         swarm: its name.
         keep: leave the daemons running at the end.
+        told: how many of the others each daemon is told of, the first ones; None for all.
     """
 
     specs: Sequence[Spec]
     root: Path
     swarm: str = "local"
     keep: bool = False
+    told: int | None = None
     members: list[Member] = field(default_factory=list)
     _sockets: Path | None = None
     _handlers: dict[int, Any] = field(default_factory=dict)
@@ -143,7 +145,8 @@ class LocalSwarm:
 
     def launch(self, member: Member) -> None:
         """Start one daemon; :meth:`wait` tells when it serves."""
-        others = [one.address for one in self.members if one is not member]
+        first = self.members[: self.told]
+        others = [one.address for one in first if one is not member]
         command = [
             *member.spec.program,
             f"--data-dir={member.data_dir}",

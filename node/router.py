@@ -8,7 +8,7 @@ from collections import Counter
 from node.conduct import Conduct
 from node.coordinator import Coordinator
 from node.herald import Herald
-from node.mesh.base import Mesh, MeshEvent, PeerDown, PeerUp, Received, Refused
+from node.mesh.base import Mesh, MeshEvent, PathChanged, PeerDown, PeerUp, Received, Refused
 from node.worker import Worker
 from protocol import limits
 from protocol.codec import encode
@@ -61,6 +61,9 @@ class Router:
                 self._introduce(link.peer)
                 self._conduct.welcome(link.peer)
                 self._herald.welcome(link.peer)
+            case PathChanged(link):
+                _log.info("peer %s is %s now: %s", short_peer(link.peer), link.path, link.address)
+                self._registry.connected(link.peer, link.address)
             case PeerDown(peer, reason):
                 _log.info("peer %s is down: %s", short_peer(peer), reason)
                 self._registry.forget(peer)

@@ -6,7 +6,7 @@ For `swarm eval detect`: it takes part honestly, and notes when which message of
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
@@ -18,9 +18,11 @@ from node import daemon
 from node.config import Config
 from node.identity import Identity
 from node.mesh.base import Link, Mesh, MeshEvent, Received
+from node.mesh.report import MeshReport
 from protocol.errors import ProtocolError
 from protocol.ids import PeerId, RoundId
 from protocol.messages import FromAsker, Invite, Roster, parse
+from protocol.presence import Presence
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -90,6 +92,22 @@ class SpyMesh:
         """As the honest mesh."""
         async with self._honest.running():
             yield
+
+    async def call(self, peer: PeerId, method: str, body: bytes, limit_s: float) -> bytes:
+        """As the honest mesh."""
+        return await self._honest.call(peer, method, body, limit_s)
+
+    def answer(self, method: str, answer: Callable[[PeerId, bytes], Awaitable[bytes]]) -> None:
+        """As the honest mesh."""
+        self._honest.answer(method, answer)
+
+    async def find(self, peer: PeerId, look_up: bool) -> tuple[str, Presence | None]:
+        """As the honest mesh."""
+        return await self._honest.find(peer, look_up)
+
+    def report(self) -> MeshReport:
+        """As the honest mesh."""
+        return self._honest.report()
 
     def _note(self, payload: bytes) -> None:
         try:

@@ -63,7 +63,7 @@ class Worker:
     Args:
         nursery: runs the rounds; they end with it.
         post: the way to other peers.
-        backend: answers and judges.
+        backend: answers and judges; None at a node that runs no model, and declines all.
         model: what the backend runs, as it goes into every Commit.
         signer: signs as this node.
         swarm: rounds of other swarms are declined.
@@ -75,7 +75,7 @@ class Worker:
         self,
         nursery: trio.Nursery,
         post: Post,
-        backend: Backend,
+        backend: Backend | None,
         model: Model,
         signer: Signer,
         swarm: str,
@@ -144,6 +144,8 @@ class Worker:
 
     def _refusal(self, asker: PeerId, invite: Invite) -> tuple[DeclineReason, str] | None:
         """Why not to take part: a reason and the particulars, or None."""
+        if self._backend is None:
+            return "refused", "this node runs no model"
         if invite.version != PROTOCOL:
             return "unsupported", f"this node speaks version {PROTOCOL}"
         if invite.swarm != self._swarm:
@@ -190,13 +192,15 @@ class Worker:
     ) -> None:
         """Ask the backend and hand what it says to the participant."""
         participant = service.participant
+        backend = self._backend
+        assert backend is not None  # without one every Invite is declined
         with scope:
             try:
                 if isinstance(effect, Generate):
                     request = GenerateRequest(
                         effect.question, effect.max_tokens, effect.max_bytes, effect.seed
                     )
-                    made = await self._backend.generate(request, lambda text: None)
+                    made = await backend.generate(request, lambda text: None)
                     await service.may_answer.wait()
                     self._answered(service)
                     self._feed(
@@ -206,7 +210,7 @@ class Worker:
                     pairs = JudgeRequest(
                         effect.question, effect.answers, effect.pairs, effect.nonce
                     )
-                    verdicts = await self._backend.judge(pairs)
+                    verdicts = await backend.judge(pairs)
                     self._feed(
                         service, _unless_stopped(scope, partial(participant.judged, verdicts))
                     )

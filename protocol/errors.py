@@ -17,6 +17,8 @@ EXIT_NO_PEERS = 6
 EXIT_NONE_RIGHT = 7
 EXIT_DAEMON = 8
 EXIT_INVALID = 9
+EXIT_LIMITED = 10
+EXIT_TROUBLE = 11
 EXIT_CANCELLED = 130
 
 
@@ -110,6 +112,24 @@ class BackpressureError(MeshError):
     """The peer does not keep up, and its send queue is full."""
 
     code = "backpressure"
+
+
+class CallError(MeshError):
+    """The peer did not do what it was asked."""
+
+    code = "call"
+
+
+class CircuitError(MeshError):
+    """The relay does not connect."""
+
+    code = "circuit"
+
+
+class PunchError(MeshError):
+    """No direct connection came about."""
+
+    code = "punch"
 
 
 class ListenError(MeshError):

@@ -5,6 +5,10 @@ A frame is a four-byte big-endian length and that many bytes. The first frame ea
 sides the peer with the smaller key answers second, so that it alone decides which of two
 connections made at the same time stays.
 
+A length of exactly 2³¹ is the mark :data:`MOVED`: the sender goes on with this conversation on
+another stream, and nothing follows here. So a link passes from a relay to a direct connection
+without a frame lost, repeated or overtaken.
+
 Hello and Goodbye belong to no protocol version and keep their encoding for ever: later versions
 may append fields, and a reader ignores what it does not know. This is the one place where unknown
 fields are let through, so that a node from the future is refused by its version, not as garbage.
@@ -20,6 +24,8 @@ from protocol import codec, limits, version
 from protocol.errors import DecodeError, TooLargeError
 
 PREFIX_BYTES: Final = 4
+MOVED: Final = b"\x80\x00\x00\x00"
+"""Stands where a length would: the sender continues on another stream."""
 
 _Text = Annotated[str, msgspec.Meta(max_length=limits.TEXT_CHARS)]
 _Version = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
@@ -35,6 +41,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
         agent: software and version, for people.
         session: random bytes chosen when the node started: a new session tells a restarted peer
             from a second connection.
+        observed: the multiaddr from which the sender sees the receiver, empty where it sees none
+            (a relay is in between): what a NAT makes of the receiver's address.
     """
 
     oldest: _Version
@@ -42,6 +50,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     swarm: _Text
     agent: _Text
     session: Annotated[bytes, msgspec.Meta(min_length=8, max_length=32)]
+    observed: _Text = ""
 
 
 class Goodbye(msgspec.Struct, frozen=True, array_like=True, tag="goodbye"):
@@ -127,10 +136,14 @@ class FrameDecoder:
 
     Args:
         limit: the longest frame taken, in bytes; may be changed between calls of :meth:`feed`.
+
+    Attributes:
+        moved: the mark :data:`MOVED` was read; what follows it is not a frame and is dropped.
     """
 
     def __init__(self, limit: int = limits.FRAME_BYTES) -> None:
         self.limit = limit
+        self.moved = False
         self._buffer = bytearray()
 
     @property
@@ -151,6 +164,8 @@ class FrameDecoder:
                 prefix is there, and again on every later call: the stream cannot be resumed.
         """
         buffer = self._buffer
+        if self.moved:
+            return []
         buffer += data
         frames: list[bytes] = []
         start = 0
@@ -158,6 +173,10 @@ class FrameDecoder:
             body = start + PREFIX_BYTES
             if len(buffer) < body:
                 break
+            if buffer[start:body] == MOVED:
+                self.moved = True
+                buffer.clear()
+                return frames
             size = int.from_bytes(buffer[start:body], "big")
             if size > self.limit:
                 del buffer[:start]

@@ -45,13 +45,62 @@ ASKS_QUEUED: Final = 256
 ENVELOPES_PER_PEER: Final = 64
 """Messages of one peer kept in one round, whatever they are."""
 PEERS: Final = 256
-"""Connections at once."""
+"""Links at once."""
+KNOCKS: Final = 256
+"""Inbound connections at once that are not yet, or not any more, good for anything."""
+KNOCKS_PER_PREFIX: Final = 16
+"""Of them, from one /24 of IPv4 or /48 of IPv6."""
+ADDRESSES: Final = 12
+"""Multiaddrs under which a node says that it can be dialled."""
+ADDRESS_CHARS: Final = 256
+PRESENCE_BYTES: Final = 4 << 10
+"""A signed statement of a node about itself."""
+PRESENCES: Final = 64
+"""Of them in one exchange between two peers."""
+MEMBERS: Final = 1024
+"""Peers of whom a node keeps what they have stated."""
+NOTICES: Final = 1024
+"""Statements that a node keeps for peers who look for each other, whatever their swarms."""
+NOTICES_PER_SWARM: Final = 64
+NOTICES_TOLD: Final = 32
+"""Of them, in one answer."""
+CONTACT_ADDRESSES: Final = 4
+"""Addresses under which one node names another."""
+CALLS_PER_PEER: Final = 64
+"""Calls to one peer that wait for their reply."""
+CALLS_SERVED: Final = 8
+"""Calls of one peer that are answered at once; its further ones wait unread."""
+CALL_BYTES: Final = FRAME_BYTES
+"""A call or a reply, with all that is in it."""
 SEND_QUEUE_MESSAGES: Final = 256
 SEND_QUEUE_BYTES: Final = 8 << 20
 """Payloads waiting for one peer."""
 INBOX_MESSAGES: Final = 1024
 MALFORMED_PER_PEER: Final = 8
 """Malformed payloads in one connection before it is closed."""
+
+# --- relays and holes -----------------------------------------------------------------------------
+RESERVATIONS: Final = 128
+"""Peers that a relay can be reached through, at once."""
+RESERVATIONS_PER_PREFIX: Final = 16
+"""Of them, from one /24 of IPv4 or /48 of IPv6."""
+RESERVATION_S: Final = 3600
+CIRCUITS: Final = 128
+"""Circuits at once: between others at a relay, and to a node from relays."""
+CIRCUITS_PER_PEER: Final = 32
+"""Of those at a relay, with one peer at either end."""
+CIRCUIT_IDLE_S: Final = 120
+"""A circuit without a byte in either direction for so long is ended; its ends ping more often."""
+CIRCUIT_BYTES_PER_S: Final = 4 << 20
+"""What a relay passes on in one circuit, both directions together. A round is messages of a few KiB:
+a second's worth, which goes at once, is more than a whole round takes."""
+RELAY_BYTES_PER_S: Final = 32 << 20
+"""In all circuits together: a third of what one core decrypts, encrypts and moves, so that the relay
+still answers, and a third of a gigabit port each way."""
+PUNCHES: Final = 16
+"""Holes being punched at once."""
+CANDIDATES: Final = 8
+"""Addresses of a peer towards which a hole is punched at once."""
 
 # --- what peers know of each other ----------------------------------------------------------------
 PROOF_BYTES: Final = 24 << 10

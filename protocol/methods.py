@@ -111,11 +111,25 @@ class CapabilityParams(Struct, frozen=True, forbid_unknown_fields=True):
     topic: Annotated[str, Meta(max_length=limits.TEXT_CHARS)] | None = None
 
 
+class FindParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which peer to look for.
+
+    Attributes:
+        peer: its peer id in full.
+        dht: ask the DHT, whatever is known here already.
+    """
+
+    peer: Annotated[str, Meta(min_length=40, max_length=64)]
+    dht: bool = False
+
+
 METHODS: Final[Mapping[str, type[Struct]]] = {
     "ask": AskParams,
     "cancel": CancelParams,
     "status": Nothing,
     "peers": Nothing,
+    "doctor": Nothing,
+    "find": FindParams,
     "history": HistoryParams,
     "why": WhyParams,
     "grade": GradeParams,
@@ -219,6 +233,9 @@ class PeerRow(Struct, frozen=True):
         model: what it runs, as it says; empty where it has not said.
         agent: its software, as it says.
         rtt_ms: round-trip time, None until measured.
+        age_s: seconds since the link came up.
+        direct_s: seconds from then to the direct path: 0 where it always was, None while relayed.
+        why: why it is relayed.
     """
 
     peer: str = ""
@@ -227,12 +244,148 @@ class PeerRow(Struct, frozen=True):
     model: str = ""
     agent: str = ""
     rtt_ms: float | None = None
+    age_s: float = 0.0
+    direct_s: float | None = None
+    why: str = ""
 
 
 class Peers(Struct, frozen=True):
     """The peers connected now."""
 
     peers: tuple[PeerRow, ...] = ()
+
+
+class Found(Struct, frozen=True):
+    """Where a peer says that it is.
+
+    Attributes:
+        via: ``swarm`` (told by peers), ``dht`` (looked up there), ``self`` or ``nowhere``.
+        addresses: multiaddrs under which it says that it can be dialled.
+        nat: how it is reached: ``public``, ``open``, ``closed`` or ``unknown``.
+        relay: whether it relays for others.
+        stated_at: when it said so, Unix time in seconds by its own clock.
+    """
+
+    peer: str = ""
+    via: str = "nowhere"
+    swarm: str = ""
+    addresses: tuple[str, ...] = ()
+    nat: str = "unknown"
+    relay: bool = False
+    stated_at: int = 0
+
+
+class Finding(Struct, frozen=True):
+    """One thing that `swarm doctor` has looked at.
+
+    Attributes:
+        level: ``ok``, ``note``, ``warn`` (it works, but not as well as it could) or ``trouble``.
+        about: a short stable name of what was looked at, such as ``bootstrap`` or ``clock``.
+        text: what was found.
+        cause: why, where it is not well.
+        next: the command or step that helps, where there is one.
+    """
+
+    level: str = ""
+    about: str = ""
+    text: str = ""
+    cause: str = ""
+    next: str = ""
+
+
+class Reachability(Struct, frozen=True):
+    """How the node is seen from outside.
+
+    Attributes:
+        nat: ``public``, ``open``, ``closed`` or ``unknown``.
+        mapping: ``none``, ``port-preserving``, ``port-rewriting``, ``symmetric`` or ``unknown``.
+        observers: peers at different addresses that the mapping rests on.
+        observed: the outside addresses seen.
+        confirmed_by: peer ids of those that got through, strangers first.
+        by_stranger: whether one of them had no connection with this node before.
+        tried: attempts of others to connect that count.
+    """
+
+    nat: str = "unknown"
+    mapping: str = "unknown"
+    observers: int = 0
+    observed: tuple[str, ...] = ()
+    confirmed_by: tuple[str, ...] = ()
+    by_stranger: bool = False
+    tried: int = 0
+
+
+class BootstrapRow(Struct, frozen=True):
+    """A peer that the operator has named.
+
+    Attributes:
+        failures: dials in a row that failed.
+    """
+
+    peer: str = ""
+    addresses: tuple[str, ...] = ()
+    linked: bool = False
+    failures: int = 0
+    error: str = ""
+
+
+class RelayRow(Struct, frozen=True):
+    """A relay at which others can reach this node."""
+
+    relay: str = ""
+    address: str = ""
+    since_s: float = 0.0
+
+
+class Relaying(Struct, frozen=True):
+    """What the node does as a relay for others; refusals by reason."""
+
+    open: bool = False
+    reservations: int = 0
+    circuits: int = 0
+    bytes_relayed: int = 0
+    refused: dict[str, int] = {}
+
+
+class Doctor(Struct, frozen=True):
+    """The state of the node's connections, and what is wrong with them.
+
+    Attributes:
+        health: the worst level of the findings.
+        listening: the sockets listened on.
+        addresses: under which others are told to dial this node.
+        links, relayed: peers connected, and how many of them through a relay.
+        members: peers that have stated lately that they are in the swarm.
+        skew_s: seconds by which the median clock of the peers is ahead of this one's.
+        agents: software of the connected peers, and how many run it.
+        refused: connections, streams and greetings refused, by reason.
+        services: state in words of each way of finding peers and ports.
+        private: whether it takes a key to connect.
+        merges: how often two parts of the swarm were found and joined.
+        bytes_sent, bytes_received: over TCP since the start, handshakes and all.
+        calls: of peers that this node has answered, by method.
+    """
+
+    health: str = ""
+    findings: tuple[Finding, ...] = ()
+    listening: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    reach: Reachability = Reachability()
+    bootstraps: tuple[BootstrapRow, ...] = ()
+    relays: tuple[RelayRow, ...] = ()
+    relaying: Relaying = Relaying()
+    links: int = 0
+    relayed: int = 0
+    members: int = 0
+    skew_s: float | None = None
+    agents: dict[str, int] = {}
+    refused: dict[str, int] = {}
+    services: dict[str, str] = {}
+    private: bool = False
+    merges: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    calls: dict[str, int] = {}
 
 
 class HistoryRow(Struct, frozen=True):
@@ -271,7 +424,7 @@ class SettingRow(Struct, frozen=True):
     """One configured value and where it comes from."""
 
     key: str = ""
-    value: str | int | float | tuple[str, ...] = ""
+    value: str | int | float | bool | tuple[str, ...] = ""
     source: str = ""
 
 

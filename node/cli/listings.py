@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from node.cli.daemon import client, configuration, params
-from node.cli.text import columns, line, print_json
+from node.cli.text import columns, line, note, print_json
 from protocol import methods, rpc
 
 _QUESTION_CHARS = 48
@@ -46,17 +46,23 @@ def peers(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result)
         return 0
+    found = rpc.convert(result, methods.Peers).peers
     rows = [
         (
             peer.peer[-_SHORT:],
             peer.path,
             "–" if peer.rtt_ms is None else f"{peer.rtt_ms:.0f} ms",
+            _duration(peer.age_s) if peer.path != "self" else "–",
             peer.model or "–",
+            peer.agent or "–",
             peer.address,
         )
-        for peer in rpc.convert(result, methods.Peers).peers
+        for peer in found
     ]
-    print(columns(("PEER", "PATH", "RTT", "MODEL", "ADDRESS"), rows))
+    print(columns(("PEER", "PATH", "RTT", "UP", "MODEL", "AGENT", "ADDRESS"), rows))
+    for peer in found:
+        if peer.path == "relayed":
+            note(f"{peer.peer[-_SHORT:]} is relayed: {peer.why or 'looking for a better way'}")
     return 0
 
 
@@ -95,13 +101,19 @@ def config(args: argparse.Namespace) -> int:
     table = [
         (
             row.key,
-            ", ".join(row.value) if isinstance(row.value, tuple) else str(row.value),
+            _shown(row.value),
             row.source,
         )
         for row in settings
     ]
     print(columns(("KEY", "VALUE", "SOURCE"), table))
     return 0
+
+
+def _shown(value: str | int | float | bool | tuple[str, ...]) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _duration(seconds: float) -> str:

@@ -20,6 +20,7 @@ Exit codes:
   3  no daemon                       9  the receipt does not hold
   4  no consensus                  130  cancelled
   5  deadline passed, partial answer
+ 10  doctor: it works, with limits   11  doctor: trouble
 
 The node itself is `swarmd`. Start one, then: swarm ask "What is 17 * 23?"
 """
@@ -136,6 +137,13 @@ def _parser() -> _Parser:
 
     _daemon_flags(_command(commands, "status", "listings:status", "how this node is"))
     _daemon_flags(_command(commands, "peers", "listings:peers", "the peers connected now"))
+    _daemon_flags(
+        _command(commands, "doctor", "doctor:run", "what is wrong with the connections, and why")
+    )
+    find = _command(commands, "find", "doctor:find", "where a peer is, as it says itself")
+    find.add_argument("peer", metavar="PEER", help="its peer id in full")
+    find.add_argument("--dht", action="store_true", help="ask the DHT, even if it is connected")
+    _daemon_flags(find)
     history = _command(commands, "history", "listings:history", "the latest questions")
     history.add_argument("--limit", type=_count, default=20, metavar="N", help="how many (20)")
     _daemon_flags(history)

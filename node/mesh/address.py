@@ -1,59 +1,115 @@
-"""Multiaddrs as the mesh uses them: a host, a TCP port and, to dial it, a peer id."""
+"""Multiaddrs as the mesh uses them: a host, a TCP port, a peer id, perhaps a relay on the way."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from protocol.errors import ConfigError, MalformedIdError
 from protocol.ids import PeerId, parse_peer, peer_text
 
+CIRCUIT: Final = "p2p-circuit"
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _KINDS = ("ip4", "ip6", "dns", "dns4", "dns6")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a peer listens: ``/<kind>/<host>/tcp/<port>`` and its id, if it is known."""
+    """Where a peer is reached.
+
+    ``/<kind>/<host>/tcp/<port>`` and its id if it is known; through a relay that is there instead,
+    ``/<kind>/<host>/tcp/<port>/p2p/<relay>/p2p-circuit`` and its id.
+
+    Attributes:
+        kind: ``ip4``, ``ip6``, ``dns``, ``dns4`` or ``dns6``.
+        relay: who listens at the host and port, where that is not the peer itself.
+    """
 
     kind: str
     host: str
     port: int
     peer: PeerId | None = None
+    relay: PeerId | None = None
 
     def __str__(self) -> str:
         text = f"/{self.kind}/{self.host}/tcp/{self.port}"
+        if self.relay is not None:
+            text += f"/p2p/{peer_text(self.relay)}/{CIRCUIT}"
         return text if self.peer is None else f"{text}/p2p/{peer_text(self.peer)}"
+
+    @property
+    def socket(self) -> tuple[str, int]:
+        """Host and port."""
+        return self.host, self.port
+
+    def bare(self) -> Address:
+        """Without any peer: who is there is not said."""
+        return Address(self.kind, self.host, self.port)
+
+    def to_relay(self) -> Address:
+        """Of a circuit: the relay itself."""
+        return Address(self.kind, self.host, self.port, self.relay)
+
+    def through(self, peer: PeerId) -> Address:
+        """The circuit to ``peer`` by whoever listens here."""
+        return replace(self, peer=peer, relay=self.peer)
+
+    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        """The IP address, None where only a name is known."""
+        return None if self.kind.startswith("dns") else ipaddress.ip_address(self.host)
+
+    def is_global(self) -> bool:
+        """Whether the public internet routes it; a name is taken to be routed."""
+        ip = self.ip()
+        return ip is None or ip.is_global
+
+
+def of_socket(host: str, port: int) -> Address:
+    """The address of a socket's end; an IPv4 address mapped into IPv6 is shown as the former."""
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return Address(f"ip{ip.version}", str(ip), port)
 
 
 def parse_address(text: str) -> Address:
     """The address that ``text`` names.
 
     Raises:
-        ConfigError: it is not ``/ip4|ip6|dns…/HOST/tcp/PORT``, with or without ``/p2p/ID``.
+        ConfigError: it is not ``/ip4|ip6|dns…/HOST/tcp/PORT``, with or without ``/p2p/ID`` or
+            ``/p2p/RELAY/p2p-circuit/p2p/ID``.
     """
     parts = text.split("/")
-    if len(parts) not in (5, 7) or parts[0] or parts[1] not in _KINDS or parts[3] != "tcp":
+    if (
+        len(parts) not in (5, 7, 8, 10)
+        or parts[0]
+        or parts[1] not in _KINDS
+        or parts[3] != "tcp"
+        or (len(parts) > 7 and parts[7] != CIRCUIT)
+        or any(parts[at] != "p2p" for at in (5, 8) if at < len(parts))
+    ):
         raise ConfigError(f"{text!r} is not a TCP multiaddr like /ip4/192.0.2.1/tcp/4001/p2p/ID.")
     kind, host = parts[1], parts[2]
     try:
         port = int(parts[4])
         if kind == "ip4":
             host = str(ipaddress.IPv4Address(host))
-        elif kind == "ip6":
+        elif kind == "ip6" and "%" not in host:  # the name of an interface means nothing elsewhere
             host = str(ipaddress.IPv6Address(host))
-        elif not host:
+        elif not _NAME.fullmatch(host):
             raise ValueError("no host name")
-        peer = None
-        if len(parts) == 7:
-            if parts[5] != "p2p":
-                raise ValueError(f"{parts[5]!r} where 'p2p' was expected")
-            peer = parse_peer(parts[6])
+        first = parse_peer(parts[6]) if len(parts) > 6 else None
+        last = parse_peer(parts[9]) if len(parts) > 9 else None
     except (ValueError, MalformedIdError) as error:
         raise ConfigError(f"{text!r} is not a usable multiaddr: {error}.") from error
     if not 0 <= port < 2**16:
         raise ConfigError(f"{text!r} has no valid port.")
-    return Address(kind, host, port, peer)
+    if len(parts) > 7:
+        return Address(kind, host, port, last, first)
+    return Address(kind, host, port, first)
 
 
 def parse_listen(text: str) -> Address:
@@ -65,6 +121,8 @@ def parse_listen(text: str) -> Address:
     address = parse_address(text)
     if address.kind not in ("ip4", "ip6"):
         raise ConfigError(f"Cannot listen on the name in {text!r}; give an IP address.")
+    if address.relay is not None:
+        raise ConfigError(f"Cannot listen on the circuit {text!r}; relays are found by themselves.")
     return address
 
 
@@ -88,10 +146,11 @@ def advertised(bound: Address, peer: PeerId) -> Address:
     """``bound`` as others can dial it: a wildcard becomes the address of the outgoing interface."""
     if not ipaddress.ip_address(bound.host).is_unspecified:
         return Address(bound.kind, bound.host, bound.port, peer)
-    return Address(bound.kind, _interface_address(bound.kind), bound.port, peer)
+    return Address(bound.kind, interface_address(bound.kind), bound.port, peer)
 
 
-def _interface_address(kind: str) -> str:
+def interface_address(kind: str) -> str:
+    """The address of the interface by which packets leave for the internet, or of loopback."""
     family, probe, fallback = (
         (socket.AF_INET, "192.0.2.1", "127.0.0.1")
         if kind == "ip4"

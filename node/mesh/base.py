@@ -6,11 +6,16 @@ py-libp2p, and ``tests.fakes.mesh.FakeMesh`` in memory under virtual time.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from protocol.ids import PeerId
+from protocol.presence import Presence
+
+if TYPE_CHECKING:
+    from node.mesh.report import MeshReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,19 +25,34 @@ class Link:
     Attributes:
         peer: who; proven by the transport's handshake.
         address: the multiaddr in use (or ``loopback`` for oneself).
-        path: ``self``, ``direct`` (relayed paths come with NAT traversal).
+        path: ``self``, ``direct`` or ``relayed``.
         agent: the peer's software and version, as it says.
+        rtt_s: the round trip last measured, in seconds; None until then.
+        age_s: seconds since the link came up.
+        direct_s: seconds it took to become direct; 0 if it always was, None while relayed.
+        why: why it is relayed, for people.
     """
 
     peer: PeerId
     address: str
     path: str
     agent: str
+    rtt_s: float | None = None
+    age_s: float = 0.0
+    direct_s: float | None = 0.0
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PeerUp:
     """A peer is connected and speaks our protocol version in our swarm."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class PathChanged:
+    """The link to a peer goes another way; nothing was lost over it."""
 
     link: Link
 
@@ -63,7 +83,7 @@ class Refused:
     reason: str
 
 
-MeshEvent = PeerUp | PeerDown | Received | Refused
+MeshEvent = PeerUp | PathChanged | PeerDown | Received | Refused
 
 
 class Mesh(Protocol):
@@ -109,6 +129,40 @@ class Mesh(Protocol):
 
         What waits in its queue is dropped. A peer that is dialled comes back.
         """
+        ...
+
+    async def call(self, peer: PeerId, method: str, body: bytes, limit_s: float) -> bytes:
+        """What ``peer`` answers to a request, beside the messages and not in their way.
+
+        Args:
+            limit_s: seconds to wait.
+
+        Raises:
+            UnreachableError: no link to that peer, or it was cut before the reply.
+            BackpressureError: too many calls to it wait already.
+            TooLargeError: the request exceeds ``limits.FRAME_BYTES``.
+            CallError: the peer refused, failed, or took too long.
+        """
+        ...
+
+    def answer(self, method: str, answer: Callable[[PeerId, bytes], Awaitable[bytes]]) -> None:
+        """Answer the requests of linked peers for ``method``."""
+        ...
+
+    async def find(self, peer: PeerId, look_up: bool) -> tuple[str, Presence | None]:
+        """What a peer states of itself, and how that was learnt.
+
+        Args:
+            look_up: ask the DHT, even if the peer is linked.
+
+        Returns:
+            ``self``, ``swarm`` (it has reached this node), ``dht`` (looked up) or ``nowhere``, and
+            the statement.
+        """
+        ...
+
+    def report(self) -> MeshReport:
+        """A snapshot of how the mesh is."""
         ...
 
     async def next_event(self) -> MeshEvent:

@@ -15,7 +15,7 @@ import trio
 
 from node.mesh.wire import Wire
 from protocol import limits
-from protocol.errors import MeshError, SwarmError, WrongSwarmError
+from protocol.errors import DecodeError, MeshError, SwarmError, WrongSwarmError
 from protocol.frames import (
     PREFIX_BYTES,
     FrameDecoder,
@@ -96,6 +96,8 @@ async def _first_frame(wire: Wire, decoder: FrameDecoder) -> bytes:
         frames = decoder.feed(data, most=1)
         if frames:
             return frames[0]
+        if decoder.moved:
+            raise DecodeError("It says that it goes on elsewhere before it has said who it is.")
         data = await wire.read(limits.HELLO_BYTES + PREFIX_BYTES)
         if not data:
             raise trio.BrokenResourceError("the stream ended before the greeting")

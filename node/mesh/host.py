@@ -4,31 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import random
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import trio
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.multiselect import Multiselect
-from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.tools.anyio_service import background_trio_service
-from multiaddr import Multiaddr
 
-from node.mesh.address import Address, advertised, parse_listen
-from node.mesh.greet import GREETING_LIMIT_S, PROTOCOL_ID
-from node.mesh.harden import Network, build_network, guarded
+from node.mesh import circuit, identify, interfaces, punch, sockets
+from node.mesh.address import Address, parse_listen
+from node.mesh.carrier import OPEN_LIMIT_S, Libp2pCarrier, Libp2pWire, carrier_of
+from node.mesh.circuit import CircuitClient
+from node.mesh.harden import IDLE_LIMIT_S, BufferedTCPStream, Network, build_network, guarded
 from node.mesh.link import CLOSE_LIMIT_S, shielded
-from node.mesh.peering import DIAL_LIMIT_S, Peering
-from protocol import version
+from node.mesh.peering import Peering, Settings
+from node.mesh.punch import Puncher
+from node.mesh.relay import RelayServer
+from node.mesh.report import RelayLoad
+from node.mesh.wire import Carrier
 from protocol.errors import ListenError
-from protocol.frames import Hello
-from protocol.ids import parse_peer, peer_text
+from protocol.ids import PeerId, peer_text
 
 REBUILD_DELAY_S: Final = 0.5
 REBUILD_DELAY_LIMIT_S: Final = 30.0
+DIAL_LIMIT_S: Final = 8.0
+"""A dial with its handshakes: a listener that accepts and stays silent costs this long."""
 
 log = logging.getLogger(__name__)
 
@@ -38,33 +43,154 @@ class Libp2pMesh(Peering):
 
     Args:
         key_seed: the 32-byte Ed25519 seed; the peer id is that of its public key.
-        listen: multiaddrs such as ``/ip4/0.0.0.0/tcp/4001``; none to dial only.
-        bootstraps: multiaddrs with ``/p2p/ID`` that are dialled, and redialled, for ever.
-        swarm: the name of the swarm; peers of another are refused.
-        agent: software and version, for other people.
+        settings: addresses, the swarm and the rest.
 
     Raises:
         ConfigError: an address is malformed, or a name does not fit into a greeting.
     """
 
-    def __init__(
-        self,
-        key_seed: bytes,
-        listen: Sequence[str],
-        bootstraps: Sequence[str],
-        swarm: str,
-        agent: str,
-    ) -> None:
+    def __init__(self, key_seed: bytes, settings: Settings) -> None:
         self._key_seed = key_seed
-        self._listen = tuple(parse_listen(text) for text in listen)
-        self._network = build_network(key_seed)
-        own = parse_peer(str(self._network.get_peer_id()))
-        hello = Hello(version.OLDEST, version.PROTOCOL, swarm, agent, os.urandom(16))
-        super().__init__(own, hello, bootstraps, random.Random())
+        self._swarm_key = settings.swarm_key
+        self._listen = tuple(parse_listen(text) for text in settings.listen)
+        self._tasks: trio.Nursery | None = None
+        self._build()
+        super().__init__(key_seed, settings)
 
-    def addresses(self) -> tuple[str, ...]:
-        """Multiaddrs under which others can dial this node, once it is running."""
-        return tuple(str(advertised(bound, self._own)) for bound in self._listen if bound.port)
+    def _build(self) -> None:
+        """A host and what it speaks, none of it running yet."""
+        self._network = build_network(self._key_seed, self._swarm_key)
+        self._circuits = CircuitClient(self._upgrade_circuit)
+        self._relay = RelayServer(self._relay_addresses)
+        self._puncher = Puncher(
+            self._network,
+            self._punch_connect,
+            self._upgrade,
+            self.observed_addresses,
+            self._punched,
+        )
+
+    # --- what Peering asks ----------------------------------------------------------------------
+
+    def bound(self) -> tuple[Address, ...]:
+        """The sockets it listens on; ports are known once it runs."""
+        return self._listen
+
+    async def _dial(self, address: Address, observed: bool) -> Carrier:
+        """See :meth:`Peering._dial`."""
+        with trio.fail_after(DIAL_LIMIT_S):
+            if address.relay is not None:
+                relay = await self._to_relay(address.to_relay())
+                return await self._circuits.dial(relay, address)
+            source = self._source(address) if observed else None
+            stream = await sockets.dial(address, source)
+            return await self._upgrade(stream, address.peer, initiator=True)
+
+    async def _reserve(self, relay: Carrier) -> float:
+        return await self._circuits.reserve(relay)
+
+    async def _punch(self, relayed: Carrier) -> Carrier:
+        return await self._puncher.punch(relayed)
+
+    def _serve_relay(self, serve: bool) -> None:
+        self._relay.open = serve
+
+    def _relay_load(self) -> RelayLoad:
+        return self._relay.load()
+
+    def _refusals(self) -> dict[str, int]:
+        refused = Counter(self._network.refused)
+        for name, counts in (("circuit", self._circuits.refused), ("punch", self._puncher.refused)):
+            refused.update({f"{name}-{why}": count for why, count in counts.items()})
+        return refused
+
+    def _traffic(self) -> tuple[int, int]:
+        return self._network.traffic.sent, self._network.traffic.received
+
+    # --- connections ----------------------------------------------------------------------------
+
+    async def _upgrade(
+        self, stream: trio.SocketStream, peer: PeerId | None, initiator: bool
+    ) -> Libp2pCarrier:
+        """Shake hands on a fresh TCP connection.
+
+        Args:
+            peer: who must answer.
+            initiator: whether this side speaks first.
+        """
+        assert peer is not None
+        wanted = ID.from_base58(peer_text(peer))
+        raw = self._network.protect(
+            RawConnection(BufferedTCPStream(stream, self._network.traffic), initiator)
+        )
+        try:
+            return await self._shake(raw, wanted, initiator)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+
+    async def _upgrade_circuit(
+        self, stream: Any, peer: PeerId | None, initiator: bool
+    ) -> Libp2pCarrier:
+        """Shake hands through a relay. ``stream`` reads and writes like a TCP stream."""
+        raw = self._network.protect(RawConnection(stream, initiator))
+        wanted = None if peer is None else ID.from_base58(peer_text(peer))
+        return await self._shake(raw, wanted, initiator)
+
+    async def _shake(self, raw: RawConnection, wanted: ID | None, initiator: bool) -> Libp2pCarrier:
+        if initiator:
+            connection = await self._network.upgrade_outbound_raw_conn(raw, wanted)
+        else:
+            muxed = await self._network.upgrade_inbound_raw_conn(raw, None)
+            connection = self._network.connection_of(muxed)
+            if wanted is not None and muxed.peer_id != wanted:
+                await connection.close()
+                raise trio.BrokenResourceError(f"{muxed.peer_id} answers instead")
+        assert self._tasks is not None
+        self._tasks.start_soon(connection.muxed_conn.tend, IDLE_LIMIT_S)
+        return carrier_of(connection)
+
+    def _carrier_to(self, peer: PeerId) -> Libp2pCarrier | None:
+        """A direct connection to ``peer`` that stands, held by as many as possible."""
+        found = [
+            carrier_of(one)
+            for one in self._network.get_connections(ID.from_base58(peer_text(peer)))
+            if not one.muxed_conn.event_closed.is_set()
+        ]
+        direct = [one for one in found if not one.relayed]
+        return max(direct, key=lambda one: one.held, default=None)
+
+    async def _to_relay(self, address: Address) -> Libp2pCarrier:
+        assert address.peer is not None
+        standing = self._carrier_to(address.peer)
+        if standing is not None:
+            return standing
+        stream = await sockets.dial(address)
+        return await self._upgrade(stream, address.peer, initiator=True)
+
+    def _source(self, target: Address) -> Address | None:
+        """The listening socket from which ``target`` can be dialled."""
+        for bound in self._listen:
+            ip, to = bound.ip(), target.ip()
+            if ip is None or (to is not None and to.version != ip.version):
+                continue
+            # A socket bound to loopback reaches nothing else, and the other way round.
+            if to is None or ip.is_unspecified or ip.is_loopback == to.is_loopback:
+                return bound
+        return None
+
+    async def _punch_connect(self, target: Address) -> trio.SocketStream:
+        """One dial at a hole: from the listening port and no other."""
+        source = self._source(target)
+        if source is None:
+            raise OSError(f"no socket of ours reaches {target}")
+        return await sockets.dial_from(target, source)
+
+    def _relay_addresses(self) -> list[Address]:
+        """Where this node is reached as a relay."""
+        return [replace(one, peer=self._own) for one in self.observed_addresses()]
+
+    # --- the library's service and its supervisor ---------------------------------------------
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -79,21 +205,20 @@ class Libp2pMesh(Peering):
             try:
                 yield
             finally:
+                with shielded(CLOSE_LIMIT_S):
+                    await self._say_leave()
                 nursery.cancel_scope.cancel()
-
-    # --- the library's service and its supervisor ---------------------------------------------
 
     async def _bind(self) -> list[trio.SocketListener]:
         listeners: list[trio.SocketListener] = []
         bound: list[Address] = []
         for address in self._listen:
             try:
-                opened = await trio.open_tcp_listeners(address.port, host=address.host)
+                listeners.append(await sockets.listen(address))
             except OSError as error:
                 await _close_listeners(listeners)
                 raise ListenError(f"{address}: {error.strerror or error}.") from error
-            listeners += opened
-            port = opened[0].socket.getsockname()[1]
+            port = listeners[-1].socket.getsockname()[1]
             bound.append(Address(address.kind, address.host, port))
         # A rebuilt host takes the same ports again, so that addresses given out stay true.
         self._listen = tuple(bound)
@@ -114,7 +239,7 @@ class Libp2pMesh(Peering):
                 delay = REBUILD_DELAY_S
             await trio.sleep(delay)
             delay = min(2 * delay, REBUILD_DELAY_LIMIT_S)
-            self._network = build_network(self._key_seed)
+            self._build()
             while True:
                 try:
                     listeners = await self._bind()
@@ -130,119 +255,51 @@ class Libp2pMesh(Peering):
         async with background_trio_service(network) as manager:
             await network.event_background_nursery_created.wait()
             async with trio.open_nursery() as nursery:
+                self._tasks = nursery
                 if listeners:
                     nursery.start_soon(trio.serve_listeners, network.accept, listeners)
-                nursery.start_soon(self._dialler.run)
+                nursery.start_soon(self._run)
+                nursery.start_soon(interfaces.watch, self.network_changed)
                 try:
                     await manager.wait_finished()
                 finally:
+                    self._tasks = None
                     nursery.cancel_scope.cancel()
                     await _close_connections(network)
         raise RuntimeError("the libp2p service ended by itself")
 
     # --- streams --------------------------------------------------------------------------------
 
+    def _protocols(self) -> dict[str, Callable[[Libp2pWire], Any]]:
+        """What is served to whom opens a stream."""
+        return {
+            **self.serving(),
+            identify.PROTOCOL_ID: self._identified,
+            identify.PING_ID: identify.serve_ping,
+            circuit.HOP_ID: self._relay.serve,
+            circuit.STOP_ID: self._circuits.accept,
+            punch.PROTOCOL_ID: self._puncher.serve,
+        }
+
     async def _accept(self, stream: Any) -> None:
         """Serve a stream that a peer opened."""
         wire = Libp2pWire(stream)
+        handlers = self._protocols()
         try:
-            with trio.fail_after(GREETING_LIMIT_S):
-                await Multiselect({PROTOCOL_ID: None}).negotiate(
-                    MultiselectCommunicator(stream), int(GREETING_LIMIT_S)
+            with trio.fail_after(OPEN_LIMIT_S):
+                name, _ = await Multiselect(dict.fromkeys(handlers)).negotiate(
+                    MultiselectCommunicator(stream), int(OPEN_LIMIT_S)
                 )
         except Exception as error:
-            log.debug("%s opened a stream and did not speak our protocol: %r", wire.peer, error)
+            self._network.refused["protocol"] += 1
+            log.debug("%s opened a stream and spoke nothing of ours: %r", wire.peer, error)
             await wire.reset()
             return
-        await self._table.serve(wire, wire.remote_address())
+        await handlers[name](wire)
 
-    async def _connect(self, address: Address) -> Libp2pWire:
-        assert address.peer is not None
-        target = Multiaddr(str(Address(address.kind, address.host, address.port)))
-        peer_id = ID.from_base58(peer_text(address.peer))
-        connection = await self._network.dial_addr(target, peer_id)
-        try:
-            stream = await connection.new_stream()
-            await MultiselectClient().select_one_of(
-                [PROTOCOL_ID], MultiselectCommunicator(stream), int(DIAL_LIMIT_S)
-            )
-        except BaseException:
-            with shielded(CLOSE_LIMIT_S):
-                await connection.close()
-            raise
-        return Libp2pWire(stream)
-
-
-class Libp2pWire:
-    """A :class:`node.mesh.wire.Wire` over one libp2p stream."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    @property
-    def peer(self) -> str:
-        """The peer id that the Noise handshake proved."""
-        return str(self._stream.muxed_conn.peer_id)
-
-    @property
-    def connection(self) -> object:
-        """The muxer under the stream."""
-        muxer: object = self._stream.muxed_conn
-        return muxer
-
-    def remote_address(self) -> str:
-        """The peer's end of the TCP connection, as a multiaddr."""
-        remote = self._stream.get_remote_address()
-        if remote is None:
-            return "unknown"
-        host, port = remote
-        return f"/{'ip6' if ':' in host else 'ip4'}/{host}/tcp/{port}"
-
-    def keep(self) -> None:
-        """Say that the connection has become a link."""
-        self._stream.muxed_conn.in_use = True
-
-    async def read(self, most: int) -> bytes:
-        """What has arrived, at most ``most`` bytes; ``b""`` at the end."""
-        try:
-            data: bytes = await self._stream.read(most)
-        except Exception as error:
-            # The library has a dozen ways to say that a stream ended, and not all of them differ
-            # between an orderly end and a cut.
-            raise trio.BrokenResourceError(_reason(error)) from error
-        return data
-
-    async def write(self, data: bytes) -> None:
-        """Send all of ``data``."""
-        try:
-            await self._stream.write(data)
-        except Exception as error:
-            raise trio.BrokenResourceError(_reason(error)) from error
-
-    async def end_writing(self) -> None:
-        """Half-close."""
-        try:
-            await self._stream.close_write()
-        except Exception as error:
-            raise trio.BrokenResourceError(_reason(error)) from error
-
-    async def reset(self) -> None:
-        """Cut the stream."""
-        with contextlib.suppress(Exception):
-            await self._stream.reset()
-
-    async def close(self) -> None:
-        """Close the connection."""
-        with contextlib.suppress(Exception):
-            await self._stream.swarm_conn.close()
-
-
-def _reason(error: Exception) -> str:
-    """What happened, from the innermost error that says anything."""
-    causes: list[BaseException] = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    return next((str(cause) for cause in reversed(causes) if str(cause)), type(error).__name__)
+    async def _identified(self, wire: Libp2pWire) -> None:
+        agent = self._settings.agent
+        await identify.serve(wire, agent, self._network, self.addresses(), list(self._protocols()))
 
 
 async def _close_listeners(listeners: list[trio.SocketListener]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections.abc import Callable
 from typing import Any, Final
 
 import trio
@@ -22,9 +23,11 @@ KEEPALIVE_EVERY_S: Final = 10.0
 PONG_LIMIT_S: Final = 15.0
 RECEIVE_WINDOW: Final = 1 << 20
 """Bytes a peer may send on a stream before we read them."""
-CONNECTION_BUFFER: Final = 2 << 20
-"""Bytes received and unread over all streams of a connection; beyond it the peer is cheating."""
-STREAMS_PER_CONNECTION: Final = 16
+SPARE_WINDOWS: Final = 2
+"""Windows of unread bytes a connection may hold beyond those of the streams we serve on it;
+beyond that the peer is cheating."""
+STREAMS_PER_CONNECTION: Final = 160
+"""A connection to a relay carries a stream for each circuit."""
 CHUNK: Final = MAX_PLAINTEXT_LENGTH - yamux.HEADER_SIZE
 """Payload of one muxer frame: with its header it fills one Noise record. The original spills 17
 bytes into a second one."""
@@ -120,10 +123,53 @@ class Muxer(yamux.Yamux):  # type: ignore[misc]
     """Yamux that notices a dead or cheating peer, and never leaves half a frame on the wire.
 
     Attributes:
-        in_use: whether the connection carries, or has carried, a link; set by the link's owner.
+        held: how many need the connection.
+        served: streams in use by us, whoever opened them.
+        reset_socket: has the socket end with a reset when it is closed.
+        rtt_s: the round trip last measured, in seconds.
     """
 
-    in_use = False
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self.held = 0
+        self.served = 0
+        self.reset_socket: Callable[[], None] = lambda: None
+        self._ping_id = 0
+        self.rtt_s: float | None = None
+        self._idle_since = trio.current_time()
+        self._holding = trio.Event()
+
+    def hold(self) -> None:
+        """Keep the connection, once more."""
+        self.held += 1
+        self._holding.set()
+
+    def release(self) -> None:
+        """Take one :meth:`hold` back."""
+        self.held -= 1
+        self._idle_since = trio.current_time()
+
+    async def until_held_or_closed(self, limit_s: float) -> None:
+        """Wait until somebody holds the connection, it ends, or the time is over."""
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        with trio.move_on_after(limit_s):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait, self._holding)
+                nursery.start_soon(wait, self.event_closed)
+
+    async def tend(self, idle_limit_s: float) -> None:
+        """Wait for the end of the connection, and end it once nobody held it for so long."""
+        while not self.event_closed.is_set():
+            idle = 0.0 if self.held else trio.current_time() - self._idle_since
+            if idle >= idle_limit_s:
+                await self.close()
+                return
+            with trio.move_on_after(idle_limit_s - idle):
+                await self.event_closed.wait()
 
     async def start(self) -> None:
         """Run until the connection ends.
@@ -164,6 +210,7 @@ class Muxer(yamux.Yamux):  # type: ignore[misc]
     async def _abort(self) -> None:
         """Close the socket under the muxer, whose reader then cleans up."""
         self.event_shutting_down.set()
+        self.reset_socket()
         with shielded(CLOSE_LIMIT_S):
             try:
                 await self.secured_conn.close()
@@ -171,14 +218,11 @@ class Muxer(yamux.Yamux):  # type: ignore[misc]
                 log.debug("closing the socket of %s: %r", self.peer_id, error)
 
     async def _measure_rtt_loop(self) -> None:
-        """Ping every 10 s, and close the connection when no pong comes.
+        """Ping at once and every 10 s, and close the connection when no pong comes.
 
         The original measures and ignores the result: a frozen peer is never noticed.
         """
         while True:
-            with trio.move_on_after(KEEPALIVE_EVERY_S):
-                await self.event_shutting_down.wait()
-                return
             self._ping_id = (self._ping_id + 1) % 2**32
             self._ping_event = trio.Event()
             ping = struct.pack(
@@ -195,14 +239,18 @@ class Muxer(yamux.Yamux):  # type: ignore[misc]
                 log.info("%s does not answer pings", self.peer_id)
                 await self._abort()
                 return
+            self.rtt_s = trio.current_time() - self._ping_sent_time
+            with trio.move_on_after(KEEPALIVE_EVERY_S):
+                await self.event_shutting_down.wait()
+                return
 
     async def _read_data_body(self, length: int) -> bytes:
         """Read the body of a data frame, if there is room for it.
 
         The original logs a warning when a peer exceeds its window, and buffers on without end.
         """
-        held = sum(map(len, self.stream_buffers.values()))
-        if held + length > CONNECTION_BUFFER:
+        unread = sum(map(len, self.stream_buffers.values()))
+        if unread + length > (SPARE_WINDOWS + self.served) * RECEIVE_WINDOW:
             raise ReceiveOverrunError(f"{self.peer_id} sent beyond its window")
         body: bytes = await super()._read_data_body(length)
         return body
@@ -227,4 +275,7 @@ class MuxerChoice(MuxerMultistream):  # type: ignore[misc]
             conn, conn.is_initiator, self.negotiate_timeout
         )
         muxer = build(conn, peer_id, is_initiator=conn.is_initiator)
+        # Under Noise lies what we gave it: a TCP stream of ours, or a circuit.
+        stream = conn.conn.read_writer.read_write_closer.stream
+        muxer.reset_socket = getattr(stream, "reset", muxer.reset_socket)
         return self._annotate_connection(muxer, conn, protocol)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Callable
 
 import trio
 
@@ -16,10 +18,16 @@ from node.mesh.greet import (
     say_goodbye,
 )
 from node.mesh.inbox import Inbox
-from node.mesh.link import CLOSE_LIMIT_S, LiveLink, shielded
-from node.mesh.wire import Wire
+from node.mesh.link import CLOSE_LIMIT_S, Leg, LiveLink, leave, shielded
+from node.mesh.wire import Carrier, Wire
 from protocol import limits
-from protocol.errors import MalformedIdError, SwarmError, UnreachableError
+from protocol.errors import (
+    MalformedIdError,
+    SwarmError,
+    UnreachableError,
+    VersionMismatchError,
+    WrongSwarmError,
+)
 from protocol.frames import FrameDecoder, Hello
 from protocol.ids import PeerId, parse_peer, peer_text
 
@@ -31,20 +39,39 @@ class LinkTable:
 
     Args:
         own: this node.
-        hello: what this node says first.
+        hello: what this node says first on a connection.
         inbox: receives every event.
+        noted: is told what each peer has said first.
+        linked: is told of each link that comes up.
+
+    Attributes:
+        refusals: greetings that came to nothing, by reason.
     """
 
-    def __init__(self, own: PeerId, hello: Hello, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        own: PeerId,
+        hello: Callable[[Carrier], Hello],
+        inbox: Inbox,
+        noted: Callable[[PeerId, Carrier, Hello], None],
+        linked: Callable[[LiveLink], None],
+    ) -> None:
         self._own = own
         self._hello = hello
         self._inbox = inbox
+        self._noted = noted
+        self._linked = linked
+        self.refusals: Counter[str] = Counter()
         self._links: dict[PeerId, LiveLink] = {}
         self._admitted: dict[PeerId, Wire] = {}
 
     def links(self) -> list[Link]:
         """The peers connected now."""
         return [live.link for live in self._links.values()]
+
+    def live(self) -> list[LiveLink]:
+        """The links that stand."""
+        return list(self._links.values())
 
     def get(self, peer: PeerId) -> LiveLink:
         """The link to ``peer``.
@@ -57,30 +84,58 @@ class LinkTable:
             raise UnreachableError(f"There is no connection to {peer_text(peer)}.")
         return live
 
-    async def until_down(self, peer: PeerId) -> None:
-        """Return once there is no link to ``peer``."""
+    def is_linked(self, peer: PeerId) -> bool:
+        """Whether there is a link to ``peer``."""
+        return peer in self._links
+
+    def peer_on(self, carrier: Carrier) -> PeerId | None:
+        """Whose link is on ``carrier``, if any is."""
+        for live in self._links.values():
+            if live.is_on(carrier):
+                return live.peer
+        return None
+
+    async def until_down(self, peer: PeerId) -> bool:
+        """Return once there is no link to ``peer``; whether there was one."""
+        there_was = False
         while (live := self._links.get(peer)) is not None:
+            there_was = True
             await live.gone.wait()
+        return there_was
 
     async def serve(self, wire: Wire, address: str) -> bool:
-        """Greet on ``wire`` and carry its link until it ends; then close the connection.
+        """Greet on ``wire`` and carry its link until it ends, or let a link move to it.
 
         Returns:
             whether there was a link.
         """
         peer: PeerId | None = None
+        carrier = wire.carrier
+        carrier.hold()
+        settled = False
         try:
             peer = _remote_peer(wire)
             decoder = FrameDecoder()
             with trio.fail_after(GREETING_LIMIT_S):
                 hello = await self._greet(wire, decoder, peer)
-            await self._carry(wire, decoder, Link(peer, address, "direct", hello.agent), hello)
+            self._noted(peer, carrier, hello)
+            leg = Leg(wire, decoder, address, "relayed" if carrier.relayed else "direct")
+            live = self._links.get(peer)
+            if live is not None and _improves(live, hello, carrier):
+                settled = True
+                self._release(peer, wire)
+                live.move(leg)
+                await live.gone.wait()
+            else:
+                live = await self._settle(peer, leg, hello)
+                settled = True
+                await self._carry(live)
         except DuplicateLinkError as error:
             await say_goodbye(wire, error)
             return False
         except TurnedAwayError as error:
             if error.goodbye.code != DuplicateLinkError.code:
-                self._refuse(peer, address, error.goodbye.code, str(error))
+                self._refuse(peer, address, _known(error.goodbye.code), str(error))
             return False
         except SwarmError as error:
             self._refuse(peer, address, error.code, str(error))
@@ -94,8 +149,11 @@ class LinkTable:
             return False
         finally:
             self._release(peer, wire)
-            with shielded(CLOSE_LIMIT_S):
-                await self._close(wire)
+            # What became part of a link lets go of its streams together with it.
+            if not settled:
+                carrier.release()
+                with shielded(CLOSE_LIMIT_S):
+                    await leave(wire)
         return True
 
     async def _greet(self, wire: Wire, decoder: FrameDecoder, peer: PeerId) -> Hello:
@@ -105,43 +163,56 @@ class LinkTable:
         def admit(hello: Hello) -> None:
             live = self._links.get(peer)
             # A peer that restarted has lost the old link, though its end was not seen here yet.
-            if live is not None and live.session == hello.session:
+            if (
+                live is not None
+                and live.session == hello.session
+                and not _improves(live, hello, wire.carrier)
+            ):
                 raise DuplicateLinkError("There is a connection to this peer.")
-            self._check_room(peer)
+            self._check_room(peer, wire.carrier)
             self._admitted[peer] = wire
 
+        hello = self._hello(wire.carrier)
         if self._own < peer:
-            return await greet(wire, decoder, self._hello, admit)
+            return await greet(wire, decoder, hello, admit)
         # Even with a link standing: if it is dead, the other side knows, and answers.
-        self._check_room(peer)
-        return await greet(wire, decoder, self._hello, None)
+        self._check_room(peer, wire.carrier)
+        return await greet(wire, decoder, hello, None)
 
-    def _check_room(self, peer: PeerId) -> None:
+    def _check_room(self, peer: PeerId, carrier: Carrier) -> None:
         if peer in self._admitted:
             raise DuplicateLinkError("Another connection to this peer is just being made.")
         if peer not in self._links and len(self._links) + len(self._admitted) >= limits.PEERS:
             raise CrowdedError(f"This node has {limits.PEERS} connections and takes no more.")
-        if not self._inbox.has_room(peer):
+        live = self._links.get(peer)
+        moves = live is not None and live.relayed and not carrier.relayed
+        # A link that moves waits for room as before; a new one would add to what waits.
+        if not moves and not self._inbox.has_room(peer):
             raise CrowdedError("Earlier messages of this peer are not read yet.")
 
-    async def _carry(self, wire: Wire, decoder: FrameDecoder, link: Link, hello: Hello) -> None:
-        peer = link.peer
+    async def _settle(self, peer: PeerId, leg: Leg, hello: Hello) -> LiveLink:
+        """A link on ``leg``, once an older one to the same peer has ended."""
         while (old := self._links.get(peer)) is not None:
             old.close("the peer connected anew")
             await old.gone.wait()
-        live = self._links[peer] = LiveLink(link, wire, decoder, self._inbox, hello.session)
-        self._release(peer, wire)
-        wire.keep()
-        self._inbox.put(peer, PeerUp(link))
+        live = self._links[peer] = LiveLink(peer, hello.agent, leg, self._inbox, hello.session)
+        self._release(peer, leg.wire)
+        return live
+
+    async def _carry(self, live: LiveLink) -> None:
+        self._inbox.put(live.peer, PeerUp(live.link))
+        self._linked(live)
         reason, fault = "this node's mesh stopped", None
         try:
             reason, fault = await live.run()
         finally:
-            del self._links[peer]
-            self._inbox.put(peer, PeerDown(peer, reason))
+            del self._links[live.peer]
+            self._inbox.put(live.peer, PeerDown(live.peer, reason))
             if fault is not None:
-                self._refuse(peer, link.address, fault.code, str(fault))
+                self._refuse(live.peer, live.link.address, fault.code, str(fault))
             live.gone.set()
+            with shielded(CLOSE_LIMIT_S):
+                await live.leave()
 
     def _release(self, peer: PeerId | None, wire: Wire) -> None:
         """Forget that ``wire`` was about to become a link."""
@@ -149,14 +220,19 @@ class LinkTable:
             del self._admitted[peer]
 
     def _refuse(self, peer: PeerId | None, address: str, code: str, reason: str) -> None:
+        self.refusals[code] += 1
         self._inbox.refuse(Refused(peer, address, code, reason))
 
-    async def _close(self, wire: Wire) -> None:
-        """End the stream's connection, unless the link to that peer is on another stream of it."""
-        if any(live.wire.connection is wire.connection for live in self._links.values()):
-            await wire.reset()
-        else:
-            await wire.close()
+
+def _known(code: str) -> str:
+    """The code of a goodbye, if it is one of ours: a peer can make up others without end."""
+    ours = (WrongSwarmError.code, VersionMismatchError.code, CrowdedError.code)
+    return code if code in ours else TurnedAwayError.code
+
+
+def _improves(live: LiveLink, hello: Hello, carrier: Carrier) -> bool:
+    """Whether a link that stands is better off on ``carrier``; both sides see the same."""
+    return live.session == hello.session and live.relayed and not carrier.relayed
 
 
 def _remote_peer(wire: Wire) -> PeerId:

@@ -1,31 +1,35 @@
 """A mesh in memory, for tests under a virtual clock: real links over pipes that can be broken.
 
-Everything above the byte stream (greeting, queues, back-pressure, redialling) is the node's own
-code; only sockets and cryptography are replaced. Each direction of each pair has its own latency,
-drawn from the seed, so that messages sent at one moment arrive in the same order in every run.
+Everything above the byte stream (greeting, queues, back-pressure, redialling, who is there, relays
+and holes as far as they are decided above the transport) is the node's own code; only sockets,
+NATs and cryptography are replaced. Each direction of each pair has its own latency, drawn from the
+seed, so that messages sent at one moment arrive in the same order in every run.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import ipaddress
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import trio
-from nacl.signing import SigningKey
 
 from node.mesh.address import Address, parse_listen
-from node.mesh.peering import Peering
-from protocol import version
-from protocol.errors import ListenError
-from protocol.frames import Hello
+from node.mesh.peering import Peering, Settings
+from node.mesh.report import RelayLoad
+from node.mesh.wire import Carrier
+from protocol.errors import CallError, ListenError
 from protocol.ids import PeerId, peer_text
 
 WINDOW = 1 << 20
 STALL_LIMIT_S = 60.0
+DIAL_LIMIT_S = 8.0
 FIRST_PORT = 20_000
+START_S = 1_700_000_000.0
+"""Unix time when the virtual clock stands at zero."""
 
 Change = Callable[[bytes], bytes]
 
@@ -49,12 +53,27 @@ class FakeNetwork:
         self._next_port = FIRST_PORT
 
     def mesh(
-        self, name: str, bootstraps: Sequence[str] = (), swarm: str = "test", port: int = 0
+        self,
+        name: str,
+        bootstraps: Sequence[str] = (),
+        swarm: str = "test",
+        port: int = 0,
+        host: str = "127.0.0.1",
+        nat: str = "",
+        public: bool = False,
     ) -> FakeMesh:
-        """A mesh whose key comes from ``name``."""
+        """A mesh whose key comes from ``name``.
+
+        Args:
+            host: its own address; behind a NAT one that is local to its site.
+            nat: what is in front of it: nothing, ``firewall``, ``preserving``, ``rewriting`` or
+                ``symmetric``; all but nothing let nobody in who was not sent out to.
+            public: as in :class:`Settings`.
+        """
         seed = hashlib.sha256(name.encode()).digest()
-        listen = (f"/ip4/127.0.0.1/tcp/{port}",)
-        return FakeMesh(self, seed, listen, bootstraps, swarm, f"fake/{name}")
+        listen = (f"/ip4/{host}/tcp/{port}",)
+        settings = Settings(listen, tuple(bootstraps), swarm, f"fake/{name}", public=public)
+        return FakeMesh(self, seed, settings, nat)
 
     # --- faults ---------------------------------------------------------------------------------
 
@@ -129,8 +148,11 @@ class FakeNetwork:
         """Free the port."""
         self._listening.pop((address.host, address.port), None)
 
-    async def connect(self, dialler: FakeMesh, address: Address) -> _End:
+    async def connect(self, dialler: FakeMesh, address: Address, observed: bool) -> FakeCarrier:
         """Connect to who listens at ``address``.
+
+        Args:
+            observed: from the listening port.
 
         Raises:
             OSError: nobody does, or somebody else than the address names.
@@ -138,42 +160,90 @@ class FakeNetwork:
         target = self._listening.get((address.host, address.port))
         if target is None:
             raise ConnectionRefusedError(f"nobody listens at {address}")
-        if not self.joined(dialler.peer_id, target.peer_id):
+        if address.relay is not None:
+            return await self._through(dialler, target, address)
+        if target.nat or not self.joined(dialler.peer_id, target.peer_id):
             await trio.sleep_forever()
         there = self.latency(dialler.peer_id, target.peer_id)
         await trio.sleep(there + self.latency(target.peer_id, dialler.peer_id))
         if target.peer_id != address.peer:
             raise ConnectionAbortedError("another peer answers there")
-        connection = _Connection(self, dialler.peer_id, target.peer_id, self._connections)
+        seen = dialler.outside(address, observed)
+        return self.join(dialler, target, seen, address.bare(), observed)
+
+    async def _through(self, dialler: FakeMesh, relay: FakeMesh, address: Address) -> FakeCarrier:
+        target = next((one for one in relay.reserved if one.peer_id == address.peer), None)
+        if target is None:
+            raise ConnectionRefusedError(f"no reservation for {address}")
+        if not (
+            self.joined(dialler.peer_id, relay.peer_id)
+            and self.joined(relay.peer_id, target.peer_id)
+        ):
+            await trio.sleep_forever()
+        await trio.sleep(2 * self.latency(dialler.peer_id, target.peer_id))
+        circuit = address.to_relay().through(dialler.peer_id)
+        return self.join(dialler, target, circuit, address, False)
+
+    def join(
+        self, dialler: FakeMesh, target: FakeMesh, seen: Address, at: Address, observed: bool
+    ) -> FakeCarrier:
+        """A connection that stands.
+
+        Args:
+            seen: where the target sees the dialler.
+            at: where the dialler sees the target.
+        """
+        connection = _Connection(self, dialler, target, seen, at, observed)
         self._connections.append(connection)
-        target.accept(connection.ends[1])
         return connection.ends[0]
+
+    def forget(self, connection: _Connection) -> None:
+        """A connection has ended."""
+        if connection in self._connections:
+            self._connections.remove(connection)
+
+    def end_of(self, mesh: FakeMesh) -> None:
+        """A mesh stops: its connections end, its reservations are void."""
+        for connection in list(self._connections):
+            if mesh.peer_id in connection.peers:
+                connection.end()
+        for other in set(self._listening.values()):
+            other.reserved.discard(mesh)
 
 
 class FakeMesh(Peering):
     """A mesh on a :class:`FakeNetwork`; see :class:`node.mesh.base.Mesh`."""
 
-    def __init__(
-        self,
-        network: FakeNetwork,
-        key_seed: bytes,
-        listen: Sequence[str],
-        bootstraps: Sequence[str],
-        swarm: str,
-        agent: str,
-    ) -> None:
-        own = PeerId(bytes(SigningKey(key_seed).verify_key))
-        rng = network.rng(own)
+    def __init__(self, network: FakeNetwork, key_seed: bytes, settings: Settings, nat: str) -> None:
         self._network = network
-        self._rng = rng
-        self._listen = tuple(parse_listen(text) for text in listen)
-        self._nursery: trio.Nursery | None = None
-        hello = Hello(version.OLDEST, version.PROTOCOL, swarm, agent, rng.randbytes(16))
-        super().__init__(own, hello, bootstraps, rng)
+        self.nat = nat
+        self.reserved: set[FakeMesh] = set()
+        self._relaying = False
+        self._bound = tuple(parse_listen(text) for text in settings.listen)
+        self._tasks: trio.Nursery | None = None
+        rng = network.rng(hashlib.sha256(key_seed).digest())
+        super().__init__(key_seed, settings, rng, lambda: START_S + trio.current_time())
+        # Not those of the machine that runs the test.
+        here = (f"{one.host}/16" for one in self._bound)
+        self._standing.interfaces = frozenset(map(ipaddress.ip_interface, here))
 
-    def addresses(self) -> tuple[str, ...]:
-        """The fake addresses, once running."""
-        return tuple(f"{address}/p2p/{peer_text(self._own)}" for address in self._listen)
+    def bound(self) -> tuple[Address, ...]:
+        """The fake sockets."""
+        return self._bound
+
+    def outside(self, target: Address, observed: bool) -> Address:
+        """Where ``target`` sees a connection of this mesh."""
+        own = self._bound[0]
+        if not observed:
+            return Address(own.kind, _outside(own.host), 50_000 + own.port % 10_000)
+        if self.nat in ("", "firewall"):
+            return own.bare()
+        port = own.port
+        if self.nat == "rewriting":
+            port += 1
+        elif self.nat == "symmetric":
+            port = 40_000 + self._network.rng(str(target).encode()).randrange(9_000)
+        return Address(own.kind, _outside(own.host), port)
 
     def send(self, peer: PeerId, payload: bytes) -> None:
         """Queue ``payload``, corrupted if the test wants it."""
@@ -182,56 +252,172 @@ class FakeMesh(Peering):
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Be on the network until the block ends."""
-        self._listen = tuple(self._network.listen(self, address) for address in self._listen)
+        self._bound = tuple(self._network.listen(self, address) for address in self._bound)
         try:
-            async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self._dialler.run)
+            async with trio.open_nursery() as self._tasks:
+                self._tasks.start_soon(self._run)
                 try:
                     yield
                 finally:
-                    self._nursery.cancel_scope.cancel()
+                    with trio.CancelScope(shield=True):
+                        await self._say_leave()
+                    self._tasks.cancel_scope.cancel()
         finally:
-            self._nursery = None
-            for address in self._listen:
+            self._tasks = None
+            self._network.end_of(self)
+            for address in self._bound:
                 self._network.unlisten(address)
 
-    def accept(self, end: _End) -> None:
-        """Serve a connection that another mesh made."""
-        assert self._nursery is not None
-        self._nursery.start_soon(self._table.serve, end, f"fake:{end.peer}")
+    def accept(self, protocol: str, wire: _End) -> None:
+        """Serve a stream that another mesh opened."""
+        handler = self.serving().get(protocol)
+        if handler is None or self._tasks is None:
+            wire.cut()
+        else:
+            self._tasks.start_soon(handler, wire)
 
-    async def _connect(self, address: Address) -> _End:
-        return await self._network.connect(self, address)
+    async def _dial(self, address: Address, observed: bool) -> Carrier:
+        with trio.fail_after(DIAL_LIMIT_S):
+            return await self._network.connect(self, address, observed)
+
+    async def _reserve(self, relay: Carrier) -> float:
+        assert isinstance(relay, FakeCarrier)
+        await trio.sleep(2 * self._network.latency(self._own, relay.there.peer_id))
+        if not relay.there._relaying or relay.closed:
+            raise CallError("PERMISSION_DENIED")
+        relay.there.reserved.add(self)
+        return 3600.0
+
+    async def _punch(self, relayed: Carrier) -> Carrier:
+        assert isinstance(relayed, FakeCarrier)
+        other = relayed.there
+        await trio.sleep(4 * self._network.latency(self._own, other.peer_id))
+        if "symmetric" in (self.nat, other.nat) or relayed.closed:
+            raise CallError("no hole")
+        seen = other.outside(self._bound[0], True)
+        at = self.outside(other._bound[0], True)
+        carrier = self._network.join(other, self, seen, at, True)
+        assert other._tasks is not None
+        other._tasks.start_soon(other._punched, carrier)
+        return carrier.other
+
+    def _serve_relay(self, serve: bool) -> None:
+        self._relaying = serve
+
+    def _relay_load(self) -> RelayLoad:
+        return RelayLoad(self._relaying, len(self.reserved))
+
+
+def _outside(host: str) -> str:
+    """The address of the NAT in front of ``host``: sites are 10.N.0.0/16, their NATs 198.51.100.N."""
+    parts = host.split(".")
+    return f"198.51.100.{parts[1]}" if parts[0] == "10" else host
 
 
 class _Connection:
-    """Two pipes between two peers."""
+    """What joins two peers: streams, each of two pipes."""
 
     def __init__(
-        self, network: FakeNetwork, one: PeerId, other: PeerId, table: list[_Connection]
+        self,
+        network: FakeNetwork,
+        dialler: FakeMesh,
+        target: FakeMesh,
+        seen: Address,
+        at: Address,
+        observed: bool,
     ) -> None:
-        self.peers = {one, other}
-        self._table = table
-        there = _Pipe(lambda: network.latency(one, other))
-        back = _Pipe(lambda: network.latency(other, one))
-        self._pipes = (there, back)
-        self.ends = (_End(self, other, back, there), _End(self, one, there, back))
+        self.network = network
+        self.peers = {dialler.peer_id, target.peer_id}
+        self.closed = trio.Event()
+        self.streams: list[_Pipe] = []
+        here, there = dialler.bound()[0].bare(), target.bound()[0].bare()
+        if not observed:
+            here = Address(here.kind, here.host, 50_000 + here.port % 10_000)
+        relayed = at.relay is not None
+        self.ends = (
+            FakeCarrier(self, dialler, target, at, None if relayed else here, True),
+            FakeCarrier(self, target, dialler, seen, None if relayed else there, False),
+        )
 
     def end(self) -> None:
         """Let both sides read what is under way, and then the end."""
-        for pipe in self._pipes:
+        for pipe in self.streams:
             pipe.end()
-        self._forget()
+        self._close()
 
     def cut(self) -> None:
         """Lose what is under way."""
-        for pipe in self._pipes:
+        for pipe in self.streams:
             pipe.cut()
-        self._forget()
+        self._close()
 
-    def _forget(self) -> None:
-        if self in self._table:
-            self._table.remove(self)
+    def _close(self) -> None:
+        self.closed.set()
+        self.network.forget(self)
+
+
+class FakeCarrier:
+    """One peer's end of a connection: a :class:`node.mesh.wire.Carrier`."""
+
+    def __init__(
+        self,
+        connection: _Connection,
+        here: FakeMesh,
+        there: FakeMesh,
+        address: Address,
+        source: Address | None,
+        dialled: bool,
+    ) -> None:
+        self._connection = connection
+        self.here = here
+        self.there = there
+        self.peer = peer_text(there.peer_id)
+        self.address: Address | None = address
+        self.source = source
+        self.dialled = dialled
+        self.relayed = address.relay is not None
+        self.held = 0
+
+    @property
+    def other(self) -> FakeCarrier:
+        """The other end."""
+        one, two = self._connection.ends
+        return two if self is one else one
+
+    @property
+    def rtt_s(self) -> float | None:
+        one, two = self.here.peer_id, self.there.peer_id
+        network = self._connection.network
+        return network.latency(one, two) + network.latency(two, one)
+
+    @property
+    def closed(self) -> bool:
+        return self._connection.closed.is_set()
+
+    async def open(self, protocol: str) -> _End:
+        network = self._connection.network
+        one, two = self.here.peer_id, self.there.peer_id
+        await trio.sleep(network.latency(one, two))
+        if self.closed or not network.joined(one, two):
+            raise trio.BrokenResourceError("the connection is closed")
+        there = _Pipe(lambda: network.latency(one, two))
+        back = _Pipe(lambda: network.latency(two, one))
+        self._connection.streams += [there, back]
+        self.there.accept(protocol, _End(self.other, there, back))
+        return _End(self, back, there)
+
+    def hold(self) -> None:
+        self.held += 1
+
+    def release(self) -> None:
+        self.held -= 1
+
+    async def wait_closed(self) -> None:
+        await self._connection.closed.wait()
+
+    async def close(self) -> None:
+        self._connection.end()
+        await trio.lowlevel.checkpoint()
 
 
 class _Pipe:
@@ -297,16 +483,13 @@ class _Pipe:
 
 
 class _End:
-    """One peer's end of a connection: a :class:`node.mesh.wire.Wire`."""
+    """One peer's end of a stream: a :class:`node.mesh.wire.Wire`."""
 
-    def __init__(self, connection: _Connection, peer: PeerId, read: _Pipe, write: _Pipe) -> None:
-        self.connection = connection
-        self.peer = peer_text(peer)
+    def __init__(self, carrier: FakeCarrier, read: _Pipe, write: _Pipe) -> None:
+        self.carrier: FakeCarrier = carrier
+        self.peer = carrier.peer
         self._read = read
         self._write = write
-
-    def keep(self) -> None:
-        pass
 
     async def read(self, most: int) -> bytes:
         return await self._read.receive(most)
@@ -319,9 +502,9 @@ class _End:
         await trio.lowlevel.checkpoint()
 
     async def reset(self) -> None:
-        self.connection.cut()
+        self.cut()
         await trio.lowlevel.checkpoint()
 
-    async def close(self) -> None:
-        self.connection.end()
-        await trio.lowlevel.checkpoint()
+    def cut(self) -> None:
+        self._read.cut()
+        self._write.cut()

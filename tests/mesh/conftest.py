@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import trio
 from trio.testing import MockClock
 
 from tests.fakes.mesh import FakeNetwork
@@ -11,7 +14,16 @@ from tests.mesh.worlds import World
 
 @pytest.fixture(params=["fake", "libp2p"])
 def clock(request: pytest.FixtureRequest) -> MockClock | None:
-    return MockClock(autojump_threshold=0) if request.param == "fake" else None
+    if request.param == "libp2p":
+        return None
+    virtual = MockClock(autojump_threshold=0)
+
+    def run(main: Any, clock: None, instruments: Any) -> Any:
+        return trio.run(main, clock=virtual, instruments=instruments)
+
+    # pytest-trio finds a clock among a test's own arguments, not among those of its fixtures.
+    request.node.add_marker(pytest.mark.trio(run=run), append=False)
+    return virtual
 
 
 @pytest.fixture

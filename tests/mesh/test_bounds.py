@@ -7,9 +7,9 @@ import trio
 from trio.testing import MockClock
 
 from node.mesh import inbox as inbox_module
-from node.mesh.base import Link, Received, Refused
+from node.mesh.base import Received, Refused
 from node.mesh.inbox import Inbox
-from node.mesh.link import LiveLink
+from node.mesh.link import Leg, LiveLink
 from protocol import limits
 from protocol.errors import BackpressureError
 from protocol.frames import FrameDecoder, encode_frame
@@ -22,7 +22,6 @@ class DeadWire:
     """Takes nothing and gives nothing."""
 
     peer = "nobody"
-    connection = None
 
     async def read(self, most: int) -> bytes:
         await trio.sleep_forever()
@@ -44,8 +43,8 @@ class FullWire(DeadWire):
 
 
 def link_on(wire: DeadWire, inbox: Inbox) -> LiveLink:
-    link = Link(A, "address", "direct", "agent")
-    return LiveLink(link, wire, FrameDecoder(), inbox, bytes(16))  # type: ignore[arg-type]
+    leg = Leg(wire, FrameDecoder(), "address", "direct")  # type: ignore[arg-type]
+    return LiveLink(A, "agent", leg, inbox, bytes(16))
 
 
 # --- sending ------------------------------------------------------------------------------------
@@ -58,7 +57,7 @@ def link_on(wire: DeadWire, inbox: Inbox) -> LiveLink:
         (limits.FRAME_BYTES - 4, limits.SEND_QUEUE_BYTES // limits.FRAME_BYTES),
     ],
 )
-def test_the_send_queue_is_bounded_in_messages_and_in_bytes(size: int, taken: int) -> None:
+async def test_the_send_queue_is_bounded_in_messages_and_in_bytes(size: int, taken: int) -> None:
     link = link_on(DeadWire(), Inbox())
     for _ in range(taken):
         link.send(bytes(size))

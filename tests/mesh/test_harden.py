@@ -58,7 +58,7 @@ def socket() -> Socket:
 
 
 @pytest.fixture
-def muxer(socket: Socket) -> Muxer:
+async def muxer(socket: Socket) -> Muxer:
     return Muxer(socket, "peer", is_initiator=True)
 
 
@@ -119,8 +119,7 @@ async def test_a_peer_that_answers_no_ping_is_cut_off(
     started = trio.current_time()
     with trio.fail_after(100):
         await muxer.start()
-    limit = muxer_module.KEEPALIVE_EVERY_S + muxer_module.PONG_LIMIT_S
-    assert trio.current_time() - started == pytest.approx(limit)
+    assert trio.current_time() - started == pytest.approx(muxer_module.PONG_LIMIT_S)
     assert muxer.is_closed
     assert len(socket.headers(yamux.TYPE_PING)) == 1
 
@@ -177,9 +176,31 @@ async def test_credit_is_given_in_few_steps(socket: Socket, muxer: Muxer) -> Non
 
 async def test_a_peer_beyond_its_window_is_not_buffered(muxer: Muxer) -> None:
     stream = await muxer.open_stream()
-    muxer.stream_buffers[stream.stream_id] += bytes(muxer_module.CONNECTION_BUFFER - 10)
+    room = muxer_module.SPARE_WINDOWS * muxer_module.RECEIVE_WINDOW
+    muxer.stream_buffers[stream.stream_id] += bytes(room - 10)
     with pytest.raises(muxer_module.ReceiveOverrunError):
         await muxer._read_data_body(11)
+
+
+async def test_a_failure_is_detected_within_half_a_minute() -> None:
+    assert muxer_module.KEEPALIVE_EVERY_S + muxer_module.PONG_LIMIT_S <= 30
+
+
+async def test_a_connection_that_nobody_holds_is_closed(
+    socket: Socket, muxer: Muxer, autojump_clock: MockClock
+) -> None:
+    started = trio.current_time()
+    muxer.hold()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(muxer.tend, 20.0)
+        await trio.sleep(100)
+        assert not muxer.event_shutting_down.is_set()
+        muxer.release()
+        await trio.sleep(19)
+        assert not muxer.event_shutting_down.is_set()
+        nursery.cancel_scope.deadline = trio.current_time() + 10
+    assert muxer.event_shutting_down.is_set()
+    assert trio.current_time() - started == pytest.approx(121, abs=3)
 
 
 class Trickle:

@@ -152,7 +152,10 @@ async def test_another_version_is_refused_with_its_code(
     one = world.mesh(smaller)
     async with one.running():
         future = world.mesh(larger, one.addresses())
-        future._table._hello = msgspec.structs.replace(future._hello, oldest=7, newest=9)
+        speak = future._hello
+        future._table._hello = lambda carrier: msgspec.structs.replace(
+            speak(carrier), oldest=7, newest=9
+        )
         async with future.running():
             refused, turned_away = await until(one, Refused), await until(future, Refused)
             assert refused.code == turned_away.code == "version-mismatch"

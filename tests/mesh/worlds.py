@@ -11,7 +11,7 @@ import trio
 
 from node.mesh.base import Mesh, MeshEvent, PeerUp
 from node.mesh.host import Libp2pMesh
-from node.mesh.peering import Peering
+from node.mesh.peering import Peering, Settings
 from tests.fakes.mesh import FakeNetwork
 
 LIMIT_S = 20.0
@@ -53,7 +53,8 @@ class World:
         if self._network is not None:
             return self._network.mesh(name, bootstraps, swarm, port)
         listen = (f"/ip4/127.0.0.1/tcp/{port}",)
-        return Libp2pMesh(key_seed(name), listen, bootstraps, swarm, f"test/{name}")
+        settings = Settings(listen, tuple(bootstraps), swarm, f"test/{name}")
+        return Libp2pMesh(key_seed(name), settings)
 
     @contextlib.asynccontextmanager
     async def pair(self, one: str = "one", other: str = "other") -> AsyncIterator[tuple[Any, Any]]:

@@ -80,6 +80,15 @@ def test_every_key_can_be_set_in_every_place(tmp_path: Path, environ: dict[str, 
         "listen": "/ip6/::/tcp/1",
         "bootstrap": f"/dns4/seed.example/tcp/4747/p2p/{PEER}",
         "swarm": "s-1",
+        "swarm_key": "/k",
+        "relay": "on",
+        "public": "true",
+        "announce": "/ip4/203.0.113.7/tcp/4747",
+        "lan": "off",
+        "mdns": "false",
+        "upnp": "0",
+        "dht": "1",
+        "relaying": "on",
         "model": "/models/m",
         "backend": "scripted",
         "device": "cpu",
@@ -101,17 +110,28 @@ def test_every_key_can_be_set_in_every_place(tmp_path: Path, environ: dict[str, 
     by_env = config.load({}, environ | {f"SWARMD_{k.upper()}": v for k, v in text.items()})
     parser = argparse.ArgumentParser()
     config.add_flags(parser)
-    words = [w for k, v in text.items() for w in ("--" + k.replace("_", "-"), v)]
+    switches = {key.name: key for key in config.KEYS if key.kind == "switch"}
+    on = {name: text[name] in ("on", "true", "1") for name in switches}
+    words = [w for k, v in text.items() if k not in on for w in ("--" + k.replace("_", "-"), v)]
+    words += [f"--{'' if turned else 'no-'}{name}" for name, turned in on.items()]
     by_flag = config.load(vars(parser.parse_args(words)), environ)
     lists = [key.name for key in config.KEYS if key.kind == "list"]
     numbers = [key.name for key in config.KEYS if key.kind in ("integer", "number")]
     toml = "\n".join(
-        f"{k} = [{v!r}]" if k in lists else f"{k} = {v}" if k in numbers else f"{k} = {v!r}"
+        f"{k} = [{v!r}]"
+        if k in lists
+        else f"{k} = {v}"
+        if k in numbers
+        else f"{k} = {str(on[k]).lower()}"
+        if k in on
+        else f"{k} = {v!r}"
         for k, v in text.items()
     )
     by_file = config.load(write(tmp_path, toml), environ)
     assert [row[:2] for row in by_env.rows()] == [row[:2] for row in by_flag.rows()]
     assert [row[:2] for row in by_env.rows()] == [row[:2] for row in by_file.rows()]
+    assert {name: getattr(by_env, name) for name in on} == on
+    assert by_env.swarm_key == Path("/k")
     assert (by_env.threads, by_env.timeout_s, by_env.listen) == (2, 1.5, ("/ip6/::/tcp/1",))
     assert (by_env.calibration_rate, by_env.calibration_per_hour) == (0.2, 6.0)
     assert (by_env.calibration_file, by_env.trust) == (Path("/q.jsonl"), (PEER,))

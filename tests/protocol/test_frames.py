@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocol import limits, version
 from protocol.errors import DecodeError, ProtocolError, TooLargeError, VersionMismatchError
 from protocol.frames import (
+    MOVED,
     FrameDecoder,
     Goodbye,
     Hello,
@@ -21,6 +22,7 @@ from protocol.frames import (
 )
 
 HELLO = Hello(version.OLDEST, version.PROTOCOL, "home", "swarmd/0.1", bytes(16))
+SEEN = msgspec.structs.replace(HELLO, observed="/ip4/192.0.2.1/tcp/4001")
 
 
 def body(greeting: Hello | Goodbye) -> bytes:
@@ -52,7 +54,12 @@ def test_any_bytes_are_cut_or_refused(data: bytes) -> None:
         frames = decoder.feed(data)
     except TooLargeError:
         return
-    assert sum(4 + len(frame) for frame in frames) + decoder.pending == len(data)
+    held = sum(4 + len(frame) for frame in frames) + decoder.pending
+    if decoder.moved:
+        assert data[held:].startswith(MOVED)
+        assert decoder.pending == 0
+    else:
+        assert held == len(data)
 
 
 def test_a_declared_length_over_the_limit_is_refused_before_its_body() -> None:
@@ -79,10 +86,91 @@ def test_the_limit_can_be_raised_behind_a_frame() -> None:
     assert decoder.feed(b"") == [b"long", b""]
 
 
+# --- the mark that the sender goes on elsewhere -------------------------------------------------
+
+
+def cut(stream: bytes, sizes: list[int]) -> list[bytes]:
+    """``stream`` in pieces of these sizes, over and over."""
+    pieces, start, turn = [], 0, 0
+    while start < len(stream):
+        size = sizes[turn % len(sizes)]
+        pieces.append(stream[start : start + size])
+        start, turn = start + size, turn + 1
+    return pieces
+
+
+@given(
+    st.lists(st.binary(max_size=50)),
+    st.binary(max_size=100),
+    st.lists(st.integers(1, 60), min_size=1),
+)
+def test_the_mark_ends_a_stream_however_it_is_cut(
+    payloads: list[bytes], behind: bytes, sizes: list[int]
+) -> None:
+    decoder = FrameDecoder(50)
+    head = b"".join(map(encode_frame, payloads)) + MOVED
+    got: list[bytes] = []
+    seen = 0
+    for piece in cut(head + behind, sizes):
+        got += decoder.feed(piece)
+        seen += len(piece)
+        # Known as soon as its last byte is there, and not before.
+        assert decoder.moved == (seen >= len(head))
+    assert got == payloads
+    assert decoder.moved
+    assert decoder.pending == 0
+
+
+@given(st.lists(st.binary(max_size=20), max_size=5), st.lists(st.binary(max_size=20), max_size=5))
+def test_nothing_behind_the_mark_is_a_frame(before: list[bytes], behind: list[bytes]) -> None:
+    decoder = FrameDecoder()
+    head = b"".join(map(encode_frame, before)) + MOVED
+    rest = b"".join(map(encode_frame, behind)) + MOVED
+    assert decoder.feed(head + rest) == before
+    assert decoder.feed(rest) == []
+    # Not even a length that is too large says anything any more, and nothing is kept.
+    assert decoder.feed(b"\xff" * 400) == []
+    assert decoder.moved
+    assert decoder.pending == 0
+
+
+def test_the_mark_is_no_frame_that_could_be_sent() -> None:
+    assert int.from_bytes(MOVED, "big") > limits.FRAME_BYTES
+    assert not encode_frame(bytes(limits.FRAME_BYTES)).startswith(MOVED)
+    decoder = FrameDecoder()
+    assert decoder.feed(encode_frame(MOVED)) == [MOVED]
+    assert not decoder.moved
+
+
+def test_the_mark_waits_behind_frames_that_are_not_wanted_yet() -> None:
+    decoder = FrameDecoder()
+    stream = encode_frame(b"first") + encode_frame(b"second") + MOVED
+    assert decoder.feed(stream, most=1) == [b"first"]
+    assert not decoder.moved
+    assert decoder.feed(b"", most=1) == [b"second"]
+    assert not decoder.moved
+    assert decoder.feed(b"") == []
+    assert decoder.moved
+
+
+@pytest.mark.parametrize("size", [int.from_bytes(MOVED, "big") - 1, 2**31 + 1, 2**32 - 1])
+def test_a_length_beside_the_mark_is_too_large(size: int) -> None:
+    decoder = FrameDecoder()
+    with pytest.raises(TooLargeError):
+        decoder.feed(size.to_bytes(4, "big"))
+    assert not decoder.moved
+
+
+def test_the_mark_is_taken_whatever_the_limit() -> None:
+    decoder = FrameDecoder(0)
+    assert decoder.feed(MOVED) == []
+    assert decoder.moved
+
+
 # --- greetings ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("greeting", [HELLO, Goodbye("wrong-swarm", "Grüße, elsewhere")])
+@pytest.mark.parametrize("greeting", [HELLO, SEEN, Goodbye("wrong-swarm", "Grüße, elsewhere")])
 def test_a_greeting_survives(greeting: Hello | Goodbye) -> None:
     (payload,) = FrameDecoder(limits.HELLO_BYTES).feed(encode_greeting(greeting))
     assert decode_greeting(payload) == greeting
@@ -95,8 +183,14 @@ def test_a_hello_of_the_future_is_refused_by_its_version() -> None:
 
 
 def test_a_compatible_hello_may_have_more_fields() -> None:
-    payload = msgspec.msgpack.encode(["hello", 1, 9, "home", "swarmd/9", bytes(16), "new", [1]])
-    assert decode_greeting(payload) == Hello(1, 9, "home", "swarmd/9", bytes(16))
+    fields = ["hello", 1, 9, "home", "swarmd/9", bytes(16), "/ip4/192.0.2.1/tcp/1", "new", [1]]
+    hello = Hello(1, 9, "home", "swarmd/9", bytes(16), "/ip4/192.0.2.1/tcp/1")
+    assert decode_greeting(msgspec.msgpack.encode(fields)) == hello
+
+
+def test_a_hello_without_what_was_observed_is_taken() -> None:
+    payload = msgspec.msgpack.encode(["hello", 1, 1, "home", "swarmd/0.1", bytes(16)])
+    assert decode_greeting(payload) == Hello(1, 1, "home", "swarmd/0.1", bytes(16), "")
 
 
 def test_a_goodbye_may_have_more_fields() -> None:
@@ -117,6 +211,9 @@ def test_a_goodbye_may_have_more_fields() -> None:
         ["hello", 1, 1, "home", "agent", b"short"],
         ["hello", 1, 1, "x" * (limits.TEXT_CHARS + 1), "agent", bytes(16)],
         ["hello", 1, 1, 5, "agent", bytes(16)],
+        ["hello", 1, 1, "home", "agent", bytes(16), 5],
+        ["hello", 1, 1, "home", "agent", bytes(16), None],
+        ["hello", 1, 1, "home", "agent", bytes(16), "x" * (limits.TEXT_CHARS + 1)],
         ["goodbye", "code"],
         ["goodbye", "x" * 33, "reason"],
         ["welcome", 1, 1, "home", "agent", bytes(16)],
