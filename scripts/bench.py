@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bench_crowd
+import bench_mesh
 import numpy as np
 import trio
 
@@ -47,6 +49,12 @@ def main() -> int:
     model.add_argument("--words", type=int, default=1, metavar="W", help="in each answer (1)")
     model.add_argument("--json", action="store_true")
     model.set_defaults(run=_model)
+    crowd = commands.add_parser("crowd", help="many nodes, one bootstrap: joining, idling, dying")
+    bench_crowd.add_flags(crowd)
+    crowd.set_defaults(run=bench_crowd.run)
+    bench_mesh.add_options(
+        commands.add_parser("mesh", help="round trips a second, beside raw TCP and two rivals")
+    )
     options = parser.parse_args()
     try:
         table = options.run(options)
