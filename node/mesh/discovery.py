@@ -24,13 +24,15 @@ from protocol.errors import StoreError
 from protocol.ids import PeerId
 from protocol.presence import Stated
 
+LEAVE_LIMIT_S: Final = 1.0
 STORE_EVERY_S: Final = 60.0
 KEPT_S: Final = 30 * 24 * 3600.0
 """A peer that was not linked for so long is not tried any more after a start."""
 FIND_SOON_S: Final = 5.0
 """Until the next search while nobody is linked, doubling up to :data:`FIND_EVERY_S`."""
-FIND_EVERY_S: Final = 120.0
-"""How often the DHT is asked who else is in the swarm: how soon two parts of it find each other."""
+FIND_EVERY_S: Final = 300.0
+"""How often the DHT is asked who else is in the swarm: how soon two parts of it find each other. One
+search costs some 70 KB."""
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +150,12 @@ class Discovery:
         if self.dht is not None and addresses:
             self.dht.add(peer, addresses)
 
+    async def say_leave(self, stated: Stated) -> None:
+        """Have the DHT forget this node, as far as there is time."""
+        if self.dht is not None and self.dht.size:
+            with trio.move_on_after(LEAVE_LIMIT_S):
+                await self.dht.announce(stated)
+
     def _map(self, mapping: Mapping | None) -> None:
         self._mesh.mapped(None if mapping is None else mapping.external)
 
@@ -190,12 +198,11 @@ class Discovery:
     async def _rendezvous(self, dht: Rendezvous) -> None:
         """State oneself where the swarm has its place, and see who else does."""
         stated: Stated | None = None
-        delay = FIND_SOON_S
+        delay = FIND_SOON_S / 2
         while True:
             own = self._mesh.own_statement()
             if own is not stated and await dht.announce(own):
                 stated = own
             self._mesh.hear(await dht.find(self._swarm), None)
+            delay = FIND_EVERY_S if self._mesh.linked_at() else min(2 * delay, FIND_EVERY_S)
             await trio.sleep(delay)
-            alone = not self._mesh.linked_at()
-            delay = FIND_SOON_S if alone and delay >= FIND_EVERY_S else min(2 * delay, FIND_EVERY_S)

@@ -17,7 +17,7 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.tools.anyio_service import background_trio_service
 
 from node.mesh import circuit, identify, interfaces, punch, sockets
-from node.mesh.address import Address, parse_listen
+from node.mesh.address import Address, of_socket, parse_listen
 from node.mesh.carrier import OPEN_LIMIT_S, Libp2pCarrier, Libp2pWire, carrier_of
 from node.mesh.circuit import CircuitClient
 from node.mesh.harden import IDLE_LIMIT_S, BufferedTCPStream, Network, build_network, guarded
@@ -257,7 +257,7 @@ class Libp2pMesh(Peering):
             async with trio.open_nursery() as nursery:
                 self._tasks = nursery
                 if listeners:
-                    nursery.start_soon(trio.serve_listeners, network.accept, listeners)
+                    nursery.start_soon(trio.serve_listeners, self._knocked, listeners)
                 nursery.start_soon(self._run)
                 nursery.start_soon(interfaces.watch, self.network_changed)
                 try:
@@ -267,6 +267,15 @@ class Libp2pMesh(Peering):
                     nursery.cancel_scope.cancel()
                     await _close_connections(network)
         raise RuntimeError("the libp2p service ended by itself")
+
+    async def _knocked(self, stream: trio.SocketStream) -> None:
+        """Somebody connects."""
+        host, port = stream.socket.getpeername()[:2]
+        if self._settings.lan_only and not self._standing.is_of_site(of_socket(host, port)):
+            self._network.refused["outside"] += 1
+            await trio.aclose_forcefully(stream)
+        else:
+            await self._network.accept(stream)
 
     # --- streams --------------------------------------------------------------------------------
 

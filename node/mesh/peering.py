@@ -138,7 +138,7 @@ class Peering(ABC):
         )
         self._paths = Paths(
             self._own,
-            self._dial,
+            self._connect,
             self._serve,
             self._table.until_down,
             self._outlook,
@@ -153,7 +153,7 @@ class Peering(ABC):
             self._calls,
             self._others,
             self._carrier,
-            lambda address: self._dial(address, False),
+            lambda address: self._connect(address, False),
             self._standing.candidates,
             self._changed,
             _fork(rng),
@@ -416,11 +416,14 @@ class Peering(ABC):
         for address in _of_peer(addresses, peer):
             if address.relay is None and self._standing.is_near(address):
                 with contextlib.suppress(Exception):
-                    return await self._dial(address, False)
+                    return await self._connect(address, False)
         raise UnreachableError(f"No address of {short_peer(peer)} answers.")
 
     async def _say_leave(self) -> None:
-        await self._roster.say_leave()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._roster.say_leave)
+            if self._discovery is not None:
+                nursery.start_soon(self._discovery.say_leave, self._roster.leave())
 
     async def _punched(self, carrier: Carrier) -> None:
         """A hole was punched from the other side; the link there moves to it."""
@@ -467,6 +470,12 @@ class Peering(ABC):
         finally:
             carrier.release()
         return await self._table.serve(wire, address)
+
+    async def _connect(self, address: Address, observed: bool) -> Carrier:
+        """A connection to the peer that ``address`` names, as far as the operator allows it."""
+        if self._settings.lan_only and not self._standing.is_of_site(address):
+            raise UnreachableError(f"{address} is not on this network, and --lan is set.")
+        return await self._dial(address, observed)
 
     def _carrier(self, peer: PeerId) -> Carrier:
         return self._table.get(peer).wire.carrier

@@ -177,10 +177,14 @@ class Roster:
                 short_peer(peer), len(strangers),
             )  # fmt: skip
 
+    def leave(self) -> Stated:
+        """What this node states when it goes."""
+        leave = Leave(self._swarm, self._incarnation, int(self._clock()))
+        return state(self._signer, leave)
+
     async def say_leave(self) -> None:
         """Tell every linked peer that this node goes."""
-        leave = Leave(self._swarm, self._incarnation, int(self._clock()))
-        envelope = state(self._signer, leave).envelope
+        envelope = self.leave().envelope
         with trio.move_on_after(LEAVE_LIMIT_S):
             async with trio.open_nursery() as nursery:
                 for peer in self._linked():

@@ -105,6 +105,14 @@ class Standing:
             return any(one is not None and (one.is_loopback or one.is_unspecified) for one in hosts)
         return any(ip in one.network for one in self.interfaces if one.version == ip.version)
 
+    def is_of_site(self, address: Address) -> bool:
+        """Whether ``address``, a number and not a name, is on a network that this machine is on."""
+        ip = address.ip()
+        if ip is None:
+            return False
+        near = (one.network for one in self.interfaces if one.version == ip.version)
+        return ip.is_loopback or is_local(address) or any(ip in network for network in near)
+
     def is_gone(self, source: Address) -> bool:
         """Whether this machine had the address ``source`` and has it no more."""
         ip = source.ip()

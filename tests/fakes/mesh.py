@@ -45,6 +45,7 @@ class FakeNetwork:
     def __init__(self, seed: int = 0, latency_s: float = 0.01) -> None:
         self._seed = seed
         self._latency_s = latency_s
+        self._spreads: dict[tuple[PeerId, PeerId], float] = {}
         self._delays: dict[frozenset[PeerId], float] = {}
         self._changes: dict[tuple[PeerId, PeerId], Change] = {}
         self._groups: list[frozenset[PeerId]] = []
@@ -117,7 +118,10 @@ class FakeNetwork:
 
     def latency(self, sender: PeerId, receiver: PeerId) -> float:
         """Seconds that a byte takes now."""
-        spread = self.rng(sender + receiver).uniform(0.5, 1.5)
+        spread = self._spreads.get((sender, receiver))
+        if spread is None:
+            spread = self.rng(sender + receiver).uniform(0.5, 1.5)
+            self._spreads[sender, receiver] = spread
         return self._latency_s * spread + self._delays.get(frozenset((sender, receiver)), 0.0)
 
     def rng(self, purpose: bytes) -> random.Random:

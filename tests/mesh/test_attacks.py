@@ -22,9 +22,9 @@ from multiaddr import Multiaddr
 
 from node.mesh import harden, muxer
 from node.mesh.base import PeerDown, PeerUp, Received, Refused
+from node.mesh.carrier import Libp2pWire
 from node.mesh.greet import PROTOCOL_ID
 from node.mesh.harden import Network, build_network
-from node.mesh.carrier import Libp2pWire
 from node.mesh.host import Libp2pMesh
 from node.mesh.peering import Settings
 from protocol import limits

@@ -329,7 +329,7 @@ async def raving(wire: Any) -> None:
 
 @pytest.mark.parametrize("liar", [silent, ending, endless, contradicting, raving])
 async def test_who_answers_nothing_costs_little(autojump_clock: MockClock, liar: Handler) -> None:
-    async with crowd(12) as nodes:
+    async with crowd(9) as nodes:
         for node in nodes:
             await node.rendezvous.announce(presence(node.name))
         for node in nodes[1:5]:

@@ -91,7 +91,7 @@ class Swarm:
 
 
 def linked(mesh: FakeMesh) -> list[PeerId]:
-    return [link.peer for link in mesh.links()]
+    return sorted([mesh.peer_id, *(live.peer for live in mesh._table.live())])
 
 
 def known(mesh: FakeMesh) -> set[PeerId]:

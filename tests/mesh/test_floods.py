@@ -17,6 +17,7 @@ from node.mesh.greet import PROTOCOL_ID
 from node.mesh.host import Libp2pMesh
 from node.mesh.peering import Settings
 from protocol import limits
+from protocol.ids import peer_text
 from tests.mesh.test_attacks import assert_alive, attacker, connect, mesh_of, port_of
 from tests.mesh.worlds import LIMIT_S, eventually, key_seed, until
 
@@ -213,3 +214,35 @@ async def _open(connection: Any, protocol: str) -> Libp2pWire | None:
             return await carrier_of(connection).open(protocol)
         except trio.BrokenResourceError:
             return None
+
+
+# --- one network only ---------------------------------------------------------------------------
+
+
+async def test_nothing_outside_is_dialled_or_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(("/ip4/127.0.0.1/tcp/0",), swarm="test", agent="test/lan", lan_only=True)
+    mesh = Libp2pMesh(key_seed("lan"), settings)
+    dialled: list[str] = []
+
+    async def note(*args: Any) -> Any:
+        dialled.append(str(args[0]))
+        raise OSError("not here")
+
+    monkeypatch.setattr("node.mesh.sockets.dial", note)
+    async with mesh.running():
+        friend = peer_text(mesh_of("friend").peer_id)
+        mesh.dial(f"/ip4/203.0.113.9/tcp/4747/p2p/{friend}")
+        mesh.dial(f"/dns4/example.org/tcp/4747/p2p/{friend}")
+        mesh.dial(f"/ip4/127.0.0.1/tcp/4747/p2p/{friend}")
+        await eventually(lambda: mesh.report().dialled[0].failures >= 1)
+        assert dialled == [f"/ip4/127.0.0.1/tcp/4747/p2p/{friend}"]
+        assert "--lan" in mesh.report().dialled[0].error
+
+        monkeypatch.undo()
+        await assert_alive(mesh)
+        monkeypatch.setattr("node.mesh.standing.Standing.is_of_site", lambda self, address: False)
+        stream = await trio.open_tcp_stream("127.0.0.1", port_of(mesh))
+        with trio.fail_after(LIMIT_S), contextlib.suppress(trio.BrokenResourceError):
+            assert await stream.receive_some() == b""
+        await stream.aclose()
+        assert mesh.report().refused["outside"] == 1

@@ -1,5 +1,5 @@
-"""How peers behind NATs come to each other, under a virtual clock: relayed at first, then as well as
-physics allows."""
+"""How peers behind NATs come to each other, under a virtual clock: relayed at first, then as well
+as physics allows."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ async def test_a_symmetric_nat_goes_to_the_relay_at_once(autojump_clock: MockClo
         known = [address for hub in relays for address in hub.addresses()]
         first = site(network, "first", "symmetric", 1, known)
         second = site(network, "second", "rewriting", 2, known)
-        punched: list[FakeMesh] = []
+        punched: list[Carrier] = []
         async with first.running():
             await trio.sleep(5)
             async with second.running():
@@ -163,7 +163,7 @@ async def test_a_symmetric_nat_goes_to_the_relay_at_once(autojump_clock: MockClo
                     real = mesh._punch
 
                     async def punch(carrier: Carrier, real: Any = real) -> Carrier:
-                        punched.append(mesh)
+                        punched.append(carrier)
                         return await real(carrier)
 
                     mesh._paths._punch = punch

@@ -87,6 +87,9 @@ class Daemon:
         self.signalled = threading.Event()
         self.hold = trio.Event()
         self.held = ""
+        self.relayed = False
+        self.health = "ok"
+        self.sought: list[methods.FindParams] = []
 
     def handlers(self) -> Mapping[str, Handler]:
         return {
@@ -94,6 +97,8 @@ class Daemon:
             "cancel": self._cancel,
             "status": self._status,
             "peers": self._peers,
+            "doctor": self._doctor,
+            "find": self._find,
             "history": self._history,
             "why": self._why,
             "config": self._config,
@@ -123,8 +128,25 @@ class Daemon:
         return methods.Status("1.0", PEERS[0], "public", 93784.0, ("/ip4/1.2.3.4/tcp/1",), "m")
 
     async def _peers(self, params: methods.Nothing, notify: Notify) -> methods.Peers:
-        row = methods.PeerRow(PEERS[0], "direct", "/ip4/1.2.3.4/tcp/1", "m" + HOSTILE, "x", 12.3)
+        way, why = ("relayed", "no hole" + HOSTILE) if self.relayed else ("direct", "")
+        row = methods.PeerRow(
+            PEERS[0], way, "/ip4/1.2.3.4/tcp/1", "m" + HOSTILE, "x", 12.3, 60.0, None, why
+        )
         return methods.Peers((row, methods.PeerRow(PEERS[1], "self")))
+
+    async def _doctor(self, params: methods.Nothing, notify: Notify) -> methods.Doctor:
+        findings = (
+            methods.Finding("ok", "clock", "Within 0.1 s of the peers."),
+            methods.Finding("warn", "reach", "Behind" + HOSTILE, "It is closed.", "use IPv6"),
+        )
+        return methods.Doctor(self.health, findings, refused={"handshake": 3})
+
+    async def _find(self, params: methods.FindParams, notify: Notify) -> methods.Found:
+        self.sought.append(params)
+        if params.peer == PEERS[1]:
+            return methods.Found(params.peer)
+        address = "/ip4/1.2.3.4/tcp/1" + HOSTILE
+        return methods.Found(params.peer, "dht", "public", (address,), "open", True)
 
     async def _history(self, params: methods.HistoryParams, notify: Notify) -> methods.History:
         row = methods.HistoryRow(
@@ -485,6 +507,46 @@ def test_peers_are_columns(path: str) -> None:
     assert second.split()[:4] == [PEERS[1][-8:], "self", "–", "–"]
     assert is_harmless(done.stdout)
     assert len(json.loads(swarm("peers", "--json", "--socket", path).stdout)["peers"]) == 2
+
+
+def test_a_relayed_peer_is_explained(path: str, daemon: Daemon) -> None:
+    daemon.relayed = True
+    done = swarm("peers", "--socket", path)
+    assert f"{PEERS[0][-8:]} is relayed: no hole" in done.stderr.decode()
+    assert is_harmless(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("health", "code"), [("ok", 0), ("note", 0), ("warn", 10), ("trouble", 11)]
+)
+def test_the_doctor_says_what_is_wrong_and_what_to_do(
+    path: str, daemon: Daemon, health: str, code: int
+) -> None:
+    daemon.health = health
+    done = swarm("doctor", "--socket", path)
+    assert done.returncode == code
+    assert "✓ clock" in done.stdout.decode()
+    assert "! reach" in done.stdout.decode()
+    assert "→ use IPv6" in done.stdout.decode()
+    assert "handshake 3" in done.stdout.decode()
+    assert is_harmless(done.stdout)
+    done = swarm("doctor", "--json", "--socket", path)
+    assert (done.returncode, json.loads(done.stdout)["health"]) == (code, health)
+
+
+def test_a_peer_is_found_or_not(path: str, daemon: Daemon) -> None:
+    done = swarm("find", PEERS[0], "--dht", "--socket", path)
+    assert done.returncode == 0
+    assert "known through dht, swarm public, NAT open, relays for others" in done.stdout.decode()
+    assert "/ip4/1.2.3.4/tcp/1" in done.stdout.decode()
+    assert is_harmless(done.stdout)
+    assert daemon.sought == [methods.FindParams(PEERS[0], True)]
+    done = swarm("find", PEERS[1], "--socket", path)
+    assert (done.returncode, "nowhere" in done.stdout.decode()) == (6, True)
+    done = swarm("find", PEERS[1], "--json", "--socket", path)
+    assert (done.returncode, json.loads(done.stdout)["via"]) == (6, "nowhere")
+    done = swarm("find", "short", "--socket", path)
+    assert done.returncode == 2
 
 
 def test_history_is_columns(path: str) -> None:
