@@ -142,6 +142,13 @@ def _listen(values: tuple[str, ...]) -> None:
             raise _Invalid(f"/ip4 or /ip6 addresses without /p2p, and {value!r} is not one")
 
 
+def _announce(values: tuple[str, ...]) -> None:
+    _addresses(values)
+    for value in values:
+        if "/p2p/" in value:
+            raise _Invalid(f"multiaddrs without /p2p, and {value!r} has one")
+
+
 def _bootstrap(values: tuple[str, ...]) -> None:
     _addresses(values)
     for value in values:
@@ -178,7 +185,7 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("swarm_key", "path", "", "file with the key of a private swarm (64 hex digits)", _path),
     Key("relay", "switch", False, "public node for others: relays, finds, runs no model"),
     Key("public", "switch", False, "others can connect to this node; taken on trust"),
-    Key("announce", "list", (), "multiaddr at which others reach this node", _listen),
+    Key("announce", "list", (), "multiaddr at which others reach this node", _announce),
     Key("lan", "switch", False, "this network only: peers by mDNS, nothing outside is asked"),
     Key("mdns", "switch", True, "look for peers on this network"),
     Key("upnp", "switch", True, "ask the router to let others in"),
@@ -349,7 +356,7 @@ def load(
     for key in KEYS:
         given = flags.get(key.name)
         if given is not None:
-            source = f"flag {key.flag}"
+            source = f"flag {key.flag}" if given is not False else f"flag --no-{key.flag[2:]}"
             put(key, _from_flag(key, given, source), source)
 
     here = Path.cwd()

@@ -48,7 +48,7 @@ def examine(report: MeshReport, lan_only: bool, own_agent: str) -> Doctor:
             _peers(report, lan_only),
             _bootstraps(report),
             _reach(report, lan_only),
-            _relays(report),
+            () if lan_only else _relays(report),
             _paths(report),
             _clock(skew),
             _versions(report, own_agent),
@@ -128,6 +128,12 @@ def _peers(report: MeshReport, lan_only: bool) -> Iterator[Finding]:
             f"{count} connected, {count - relayed} directly and {relayed} through a relay; "
             f"{report.members} known to be in the swarm.",
         )  # fmt: skip
+    elif not report.dialled and report.reach.nat == "public":
+        yield Finding(
+            "note", "peers", "No peer is connected yet.",
+            "None is known; a public node waits for others to come.",
+            "give them its address, as `swarm status` prints it: swarmd --bootstrap MULTIADDR",
+        )  # fmt: skip
     elif not report.dialled:
         services = ", ".join(f"{name}: {how}" for name, how in sorted(report.services.items()))
         yield Finding(
@@ -158,7 +164,8 @@ def _bootstraps(report: MeshReport) -> Iterator[Finding]:
             "bootstrap",
             f"{short_peer(one.peer)} at {', '.join(one.addresses)} does not answer.",
             f"{one.failures} dials in a row failed: {one.error}.",
-            "check its address with `swarm status` there, and that its port is open",
+            "check its address with `swarm status` there, that its port is open, and that both "
+            f"have the same {'--swarm-key and ' if report.private else ''}--swarm",
         )
     reached = sum(one.linked for one in named)
     if reached:
@@ -178,7 +185,7 @@ def _reach(report: MeshReport, lan_only: bool) -> Iterator[Finding]:
     elif reach.nat == "open":
         yield Finding(
             "note", "reach", f"Behind a NAT or firewall that holes can be punched in ({seen}).",
-            f"{reach.tried} attempts to connect from outside, none got through.",
+            f"{reach.tried} attempts of others to connect do not say that strangers get through.",
             "forward the TCP port of the router to this machine, to become public",
         )  # fmt: skip
     elif reach.nat == "closed":
@@ -255,8 +262,8 @@ def _versions(report: MeshReport, own_agent: str) -> Iterator[Finding]:
     refused = report.refused.get("version-mismatch", 0)
     if refused:
         yield Finding(
-            "warn", "version", f"{refused} peers were refused for their protocol version.",
-            "One of the two sides is too old.", "pip install --upgrade swarmd",
+            "warn", "version", f"{refused} greetings were refused for their protocol version.",
+            "One of the two sides is too old.", "upgrade the older of the two",
         )  # fmt: skip
     others = sorted({one.agent for one in report.links} - {own_agent})
     if others:
@@ -264,7 +271,7 @@ def _versions(report: MeshReport, own_agent: str) -> Iterator[Finding]:
     strangers = report.refused.get("wrong-swarm", 0)
     if strangers:
         yield Finding(
-            "note", "swarm", f"{strangers} peers of other swarms were refused.",
+            "note", "swarm", f"{strangers} greetings of other swarms were refused.",
             "Their or this node's --swarm differs.", "",
         )  # fmt: skip
 

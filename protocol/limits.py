@@ -46,6 +46,8 @@ ENVELOPES_PER_PEER: Final = 64
 """Messages of one peer kept in one round, whatever they are."""
 PEERS: Final = 256
 """Links at once."""
+LINKS_PER_NETWORK: Final = 64
+"""Of them, made by peers of one /24 of IPv4 or /48 of IPv6 of the public internet."""
 KNOCKS: Final = 256
 """Inbound connections at once that are not yet, or not any more, good for anything."""
 KNOCKS_PER_PREFIX: Final = 16
@@ -92,10 +94,10 @@ CIRCUITS_PER_PEER: Final = 32
 CIRCUIT_IDLE_S: Final = 120
 """A circuit without a byte in either direction for so long is ended; its ends ping more often."""
 CIRCUIT_BYTES_PER_S: Final = 4 << 20
-"""What a relay passes on in one circuit, both directions together. A round is messages of a few KiB:
+"""What a relay passes on in one circuit, both directions together. A round is messages of some KiB:
 a second's worth, which goes at once, is more than a whole round takes."""
 RELAY_BYTES_PER_S: Final = 32 << 20
-"""In all circuits together: a third of what one core decrypts, encrypts and moves, so that the relay
+"""In all circuits together: a third of what one core decrypts, encrypts and moves, so that a relay
 still answers, and a third of a gigabit port each way."""
 PUNCHES: Final = 16
 """Holes being punched at once."""

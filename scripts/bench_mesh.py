@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -99,7 +100,6 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=os.environ | {"PYTHONPATH": str(HERE.parent)},
             )
         self._name = " ".join(Path(word).name for word in command[1:3])
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -222,10 +222,13 @@ def _measure(contenders: Sequence[Contender], seconds: float) -> dict[tuple[str,
     cases = [*map(Case, SIZES), Case(SMALL, beside_bulk=True)]
     found: dict[tuple[str, Case], Samples] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        clients = {}
-        for contender in contenders:
-            _say(f"starting {contender.name}")
-            clients[contender] = stack.enter_context(contender.running(Path(name, contender.name)))
+
+        def start(contender: Contender) -> Process:
+            return stack.enter_context(contender.running(Path(name, contender.name)))
+
+        _say(f"starting {', '.join(contender.name for contender in contenders)}")
+        with ThreadPoolExecutor() as pool:
+            clients = dict(zip(contenders, pool.map(start, contenders), strict=True))
         for turn in range(SLICES):
             _say(f"slice {turn + 1} of {SLICES}")
             for case in cases:

@@ -1,7 +1,7 @@
 """Echo over raw TCP and over the mesh, for ``scripts/bench mesh``.
 
-``raw|mesh|call server PORT`` and ``… client ADDRESS``, or ``mesh relay PORT``, ``mesh server ADDRESS``
-of the relay and ``mesh client ADDRESS``; see :mod:`rivals.orders`.
+``raw|mesh|call server PORT`` and ``… client ADDRESS``, or ``mesh relay PORT``, ``mesh server`` with
+the relay's address and ``mesh client ADDRESS``; see :mod:`rivals.orders`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rivals.orders import BULK_AT_ONCE, BULK_BYTES, Slice, ready, until_told_to_
 from node.mesh.base import PeerUp, Received
 from node.mesh.host import Libp2pMesh
 from node.mesh.peering import Settings
+from protocol import limits
 from protocol.frames import FrameDecoder, encode_frame
-from protocol.ids import PeerId, parse_peer
+from protocol.ids import PeerId, parse_peer, peer_text
 
 READ_BYTES = 1 << 20
 LIMIT_S = 30.0
-POLL_S = 0.05
 
 Exchange = Callable[[bytes], Awaitable[bytes]]
 
@@ -88,23 +88,25 @@ async def raw_client(address: str) -> None:
 # --- the mesh -----------------------------------------------------------------------------------
 
 
-class Reached(Libp2pMesh):
-    """A mesh that is reached through a relay; on loopback it would not look for one."""
-
-    def _needs_relays(self) -> bool:
-        return True
-
-
-def mesh(kind: type[Libp2pMesh], listen: int | None, bootstraps: tuple[str, ...]) -> Libp2pMesh:
+def mesh(listen: str | None, bootstraps: tuple[str, ...] = ()) -> Libp2pMesh:
     sockets = () if listen is None else (f"/ip4/127.0.0.1/tcp/{listen}",)
-    return kind(
-        os.urandom(32),
-        Settings(sockets, bootstraps, "bench", "bench", public=kind is not Reached),
-    )
+    settings = Settings(sockets, bootstraps, "bench", "bench", public=listen is not None)
+    return Libp2pMesh(os.urandom(32), settings)
+
+
+async def until_linked(node: Libp2pMesh, address: str) -> PeerId:
+    """Wait for the link to the peer at ``address``."""
+    peer = parse_peer(address.rpartition("/")[2])
+    while not isinstance(event := await node.next_event(), PeerUp) or event.link.peer != peer:
+        pass
+    return peer
 
 
 async def mesh_relay(port: str) -> None:
-    node = mesh(Libp2pMesh, int(port), ())
+    """A relay that lets anybody have all there is: else the limit is what would be measured."""
+    for name in ("CIRCUIT_BYTES_PER_S", "RELAY_BYTES_PER_S"):
+        setattr(limits, name, 1 << 40)
+    node = mesh(port)
     async with node.running():
         ready(node.addresses()[0])
         await trio.to_thread.run_sync(until_told_to_end)
@@ -112,8 +114,7 @@ async def mesh_relay(port: str) -> None:
 
 async def mesh_server(where: str) -> None:
     """Listen on a port, or be reached through the relay at an address and in no other way."""
-    direct = where.isdecimal()
-    node = mesh(Libp2pMesh, int(where), ()) if direct else mesh(Reached, None, (where,))
+    node = mesh(where) if where.isdecimal() else mesh(None, (where,))
     node.answer("echo", echo_call)
     node.answer("sink", sink_call)
 
@@ -124,12 +125,18 @@ async def mesh_server(where: str) -> None:
                 node.send(event.peer, event.payload)
 
     async with node.running(), trio.open_nursery() as nursery:
+        address = node.addresses()[0] if where.isdecimal() else await reserve(node, where)
         nursery.start_soon(echo)
-        while not node.addresses():
-            await trio.sleep(POLL_S)
-        ready(node.addresses()[0])
+        ready(address)
         await trio.to_thread.run_sync(until_told_to_end)
         nursery.cancel_scope.cancel()
+
+
+async def reserve(node: Libp2pMesh, relay: str) -> str:
+    """Be reached through ``relay``; where. By itself a node on loopback looks for no relay."""
+    peer = await until_linked(node, relay)
+    await node._reserve(node._carrier(peer))
+    return f"{relay}/p2p-circuit/p2p/{peer_text(node.peer_id)}"
 
 
 async def echo_call(peer: PeerId, body: bytes) -> bytes:
@@ -150,8 +157,7 @@ async def call_client(address: str) -> None:
 
 async def run_mesh_client(address: str, calls: bool) -> None:
     """Exchange messages on the link, or calls beside it; bulk is calls."""
-    node = mesh(Libp2pMesh, None, (address,))
-    peer = parse_peer(address.rpartition("/")[2])
+    node = mesh(None, (address,))
 
     async def send(payload: bytes) -> bytes:
         node.send(peer, payload)
@@ -167,8 +173,7 @@ async def run_mesh_client(address: str, calls: bool) -> None:
         return await node.call(peer, "sink", payload, LIMIT_S)
 
     async with node.running():
-        while not isinstance(event := await node.next_event(), PeerUp) or event.link.peer != peer:
-            pass
+        peer = await until_linked(node, address)
         ready(address)
         await carry_out(call if calls else send, upload)
 

@@ -31,8 +31,8 @@ KEPT_S: Final = 30 * 24 * 3600.0
 FIND_SOON_S: Final = 5.0
 """Until the next search while nobody is linked, doubling up to :data:`FIND_EVERY_S`."""
 FIND_EVERY_S: Final = 300.0
-"""How often the DHT is asked who else is in the swarm: how soon two parts of it find each other. One
-search costs some 70 KB."""
+"""How often the DHT is asked who else is in the swarm: how soon two parts of it find each other.
+One search costs some 70 KB."""
 
 log = logging.getLogger(__name__)
 

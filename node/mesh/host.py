@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any, Final
 
 import trio
@@ -68,6 +68,7 @@ class Libp2pMesh(Peering):
             self._upgrade,
             self.observed_addresses,
             self._punched,
+            random.Random(),
         )
 
     # --- what Peering asks ----------------------------------------------------------------------
@@ -188,7 +189,7 @@ class Libp2pMesh(Peering):
 
     def _relay_addresses(self) -> list[Address]:
         """Where this node is reached as a relay."""
-        return [replace(one, peer=self._own) for one in self.observed_addresses()]
+        return [one for one in self._standing.candidates() if one.kind in ("ip4", "ip6")]
 
     # --- the library's service and its supervisor ---------------------------------------------
 

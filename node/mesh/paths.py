@@ -86,8 +86,8 @@ class Paths:
     """Keeps a link to every wanted peer, with exponential backoff and jitter.
 
     Args:
-        own: this node; of two peers the one with the smaller key dials from its listening port,
-            so that two dials never merge into one connection with two first speakers.
+        own: this node. Of two public peers the one with the smaller key dials from its listening
+            port, so that two dials do not merge into one connection with two first speakers.
         dial: connects to an address, from the listening port or any.
         serve: makes a link of a connection; returns after its end whether there was one.
         until_down: returns once there is no link to the peer; whether there was one.
@@ -95,6 +95,7 @@ class Paths:
         own_nat: how this node is reached, as in its Presence.
         punch: makes a direct connection beside a relayed one that the peer has made.
         is_near: whether an address that is local to some site is local to ours.
+        why_not: why the last connection to a peer became no link; empty where that is not known.
         rng: for the jitter.
     """
 
@@ -108,6 +109,7 @@ class Paths:
         own_nat: Callable[[], str],
         punch: Callable[[Carrier], Awaitable[Carrier]],
         is_near: Callable[[Address], bool],
+        why_not: Callable[[PeerId], str],
         rng: random.Random,
     ) -> None:
         self._own = own
@@ -118,6 +120,7 @@ class Paths:
         self._own_nat = own_nat
         self._punch = punch
         self._is_near = is_near
+        self._why_not = why_not
         self._seed = rng.randbytes(16)
         self._dials = trio.CapacityLimiter(DIALS_AT_ONCE)
         self._targets: dict[PeerId, Target] = {}
@@ -232,7 +235,7 @@ class Paths:
             log.exception("the link to %s failed", address)
             return False
         if not linked:
-            target.error = "it made no link"
+            target.error = self._why_not(target.peer) or "it made no link"
         return linked
 
     async def _race(
@@ -248,7 +251,8 @@ class Paths:
             target.error = "no address of it is known that could be dialled from here"
             return None
         # Every other dial goes from a port of its own, should the listening port be what fails.
-        observed = target.observed and target.failures % 2 == 0
+        public = self._own < target.peer and self._outlook(target.peer).nat == "public"
+        observed = (target.observed or public) and target.failures % 2 == 0
         winner: list[tuple[Address, Carrier]] = []
         errors: dict[str, str] = {}
 
@@ -261,7 +265,7 @@ class Paths:
             try:
                 carrier = await self._dial(address, observed and address.relay is None)
             except Exception as error:
-                errors[str(address.bare())] = str(error) or type(error).__name__
+                errors[str(address.bare())] = str(error) or _in_words(error)
                 log.debug("cannot dial %s: %s", address, errors[str(address.bare())])
                 failed.add(address)
                 if failed == begun:
@@ -406,6 +410,13 @@ class Paths:
             live.why = "a hole was punched, but the link did not move there"
             with shielded(CLOSE_LIMIT_S):
                 await carrier.close()
+
+
+def _in_words(error: Exception) -> str:
+    """An error that says nothing itself."""
+    if isinstance(error, trio.TooSlowError):
+        return "nothing answers there in time"
+    return type(error).__name__
 
 
 async def _first_of(*waits: Callable[[], Awaitable[None]]) -> None:

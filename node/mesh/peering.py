@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 
 from node.mesh import calls, dht, interfaces
-from node.mesh.address import Address, advertised, parse_dialable
+from node.mesh.address import Address, advertised, parse_address, parse_dialable
 from node.mesh.base import Link, MeshEvent, Received
 from node.mesh.calls import Calls
 from node.mesh.discovery import Discovery
@@ -122,7 +122,14 @@ class Peering(ABC):
         self._calls = Calls(self._carrier, self._table.is_linked)
         self._reach = Reach(settings.public)
         self._standing = Standing(
-            self._own, self.bound, self._reach, settings.announce, settings.relays, self._reserved
+            self._own,
+            self.bound,
+            self._reach,
+            settings.announce,
+            settings.relays,
+            self._reserved,
+            map(parse_address, settings.bootstraps),
+            settings.lan_only,
         )
         self._membership = Membership(self._own, settings.swarm)
         self._roster = Roster(
@@ -145,6 +152,7 @@ class Peering(ABC):
             lambda: self._standing.report().nat,
             self._punch,
             self._standing.is_near,
+            self._table.why_not,
             _fork(rng),
         )
         self._prober = Prober(

@@ -148,7 +148,7 @@ class Prober:
         verdicts.append(verdict)
         now = trio.current_time()
         by = PeerId(verdict.by)
-        self._reach.attempted(Attempt(address, by, verdict.reached, verdict.stranger, now))
+        self._reach.attempted(Attempt(address, by, peer, verdict.reached, verdict.stranger, now))
         self._changed()
 
     # --- for others -----------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -44,11 +45,14 @@ PROTOCOL_ID: Final = "/libp2p/dcutr"
 TRIES: Final = 3
 TRY_LIMIT_S: Final = 4.0
 """One try. The kernel sends a SYN at once, after 1 s and after 3 s."""
+PAUSE_S: Final = 0.25
+"""Between tries, so that the other side has ended the last one as well."""
 SHAKE_LIMIT_S: Final = 2.0
 """One handshake, where another TCP connection may wait for its turn."""
 REDIAL_S: Final = 0.02
-"""Until the first redial of an address that refuses, twice as long each time: a router that had no
-hole yet may have answered for the peer."""
+"""Until the first redial of an address that refuses, about twice as long each time: a router that
+had no hole yet may have answered for the peer. Were it the same on both sides, dials that miss each
+other by a little would go on doing so."""
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,7 @@ class Puncher:
             initiator or not; raises anything, the TCP connection then being closed.
         addresses: where this node's listening port is seen, the likeliest first.
         punched: takes the connections of which the other side was the first to know.
+        rng: when to dial again.
 
     Attributes:
         refused: how many requests of others came to nothing, by reason.
@@ -78,6 +83,7 @@ class Puncher:
         upgrade: Upgrade,
         addresses: Callable[[], Sequence[Address]],
         punched: Callable[[Carrier], Awaitable[None]],
+        rng: random.Random,
     ) -> None:
         self.refused: Counter[str] = Counter()
         self._network = network
@@ -85,6 +91,7 @@ class Puncher:
         self._upgrade = upgrade
         self._addresses = addresses
         self._punched = punched
+        self._rng = rng
         self._busy: set[str] = set()
 
     async def punch(self, relayed: Carrier) -> Carrier:
@@ -99,6 +106,7 @@ class Puncher:
             with self._slot(relayed.peer), self._awaiting(relayed.peer) as meeting:
                 for _ in range(TRIES):
                     await self._begin(relayed, meeting)
+                    await trio.sleep(PAUSE_S)
         except (ProtocolError, trio.BrokenResourceError) as error:
             raise PunchError(f"The peer did not take part: {error}.") from error
         except trio.TooSlowError as error:
@@ -147,13 +155,16 @@ class Puncher:
     @contextlib.contextmanager
     def _awaiting(self, peer: str) -> Iterator[_Meeting]:
         """A meeting as the responder, at which any connection that the peer makes is welcome."""
-        meeting = _Meeting(self._connect, self._upgrade, parse_peer(peer), initiator=False)
+        meeting = self._meeting(parse_peer(peer), initiator=False)
         self._network.awaited[peer] = meeting.found
         try:
             with meeting.scope:
                 yield meeting
         finally:
             del self._network.awaited[peer]
+
+    def _meeting(self, peer: PeerId, initiator: bool) -> _Meeting:
+        return _Meeting(self._connect, self._upgrade, self._rng, peer, initiator)
 
     async def _begin(self, relayed: Carrier, meeting: _Meeting) -> None:
         """One try, from the side that says when."""
@@ -176,7 +187,7 @@ class Puncher:
         """One try, from the side that is told when."""
         if not wire.carrier.relayed:
             raise PunchError("No relay is in between.")
-        meeting = _Meeting(self._connect, self._upgrade, parse_peer(wire.peer), initiator=True)
+        meeting = self._meeting(parse_peer(wire.peer), initiator=True)
         with trio.fail_after(HANDSHAKE_LIMIT_S):
             candidates = self._candidates(await _expect(wire, HolePunch.CONNECT))
         with self._expecting(candidates, meeting):
@@ -257,12 +268,20 @@ class _Meeting:
         over: set by the owner when no more comes of it.
     """
 
-    def __init__(self, connect: Connect, upgrade: Upgrade, peer: PeerId, initiator: bool) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        upgrade: Upgrade,
+        rng: random.Random,
+        peer: PeerId,
+        initiator: bool,
+    ) -> None:
         self.carrier: Carrier | None = None
         self.scope = trio.CancelScope()
         self.over = trio.Event()
         self._connect = connect
         self._upgrade = upgrade
+        self._rng = rng
         self._peer = peer
         self._initiator = initiator
         self._turn = trio.Semaphore(1 if initiator else 2 * limits.CANDIDATES)
@@ -307,7 +326,7 @@ class _Meeting:
             except OSError as error:
                 log.debug("%s: %r", candidate, error)
                 await trio.sleep(pause)
-                pause *= 2
+                pause *= self._rng.uniform(1.5, 2.5)
                 continue
             await self._shake(stream)
             return

@@ -9,6 +9,7 @@ port at one outside address, so that a hole can be punched there; where each pee
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -69,6 +70,7 @@ class Attempt:
     Attributes:
         address: where.
         by: who tried.
+        told_by: the linked peer that has passed it on. What it says of others is its word alone.
         reached: whether it got through and met this node's key.
         stranger: whether it had no connection with us before. If it had, the NAT may have let it
             in for that alone.
@@ -77,6 +79,7 @@ class Attempt:
 
     address: Address
     by: PeerId
+    told_by: PeerId
     reached: bool
     stranger: bool
     at: float
@@ -133,9 +136,9 @@ class Reach:
         return before != (self.mapping(()), self.candidates())
 
     def attempted(self, attempt: Attempt) -> None:
-        """Take an attempt; the latest of each peer at each address counts."""
-        self._attempts.pop((attempt.by, attempt.address), None)
-        self._attempts[attempt.by, attempt.address] = attempt
+        """Take an attempt; the latest that each linked peer tells of at each address counts."""
+        self._attempts.pop((attempt.told_by, attempt.address), None)
+        self._attempts[attempt.told_by, attempt.address] = attempt
         while len(self._attempts) > OBSERVATIONS:
             del self._attempts[next(iter(self._attempts))]
 
@@ -157,21 +160,30 @@ class Reach:
         Args:
             own: the sockets of this node as it knows them, port included.
         """
-        outside = [one for one in self._observations.values() if not is_local(one.at)]
-        seen = {one.seen for one in outside}
-        sockets = set(own)
-        if outside and seen <= sockets:
-            return NO_NAT
-        if len({one.socket for one in seen}) > len({one.kind for one in seen}):
-            # Two that differ are enough to know.
+        kinds = {self._mapping(kind, set(own)) for kind in ("ip4", "ip6")} - {""}
+        # One way out that is known to be open tells more than another that is not known.
+        order = (SYMMETRIC, REWRITING, PRESERVING, UNKNOWN, NO_NAT)
+        return next((kind for kind in order if kind in kinds), UNKNOWN)
+
+    def _mapping(self, kind: str, sockets: set[Address]) -> str:
+        """Of one IP version; empty where nobody outside has seen it."""
+        outside = [
+            one
+            for one in self._observations.values()
+            if one.seen.kind == kind and not is_local(one.at)
+        ]
+        if not outside:
+            return ""
+        counts = Counter(one.seen for one in outside)
+        seen, count = counts.most_common(1)[0]
+        if len(counts) > 1 and 2 * count <= len(outside):
+            # Whoever is alone in what it sees may be lying; where most are, it is the NAT.
             return SYMMETRIC
-        # IPv4 and IPv6 are translated each in its own way.
-        translated = {one.kind for one in seen - sockets}
-        hosts = [{one.at.host for one in outside if one.seen.kind == kind} for kind in translated]
-        if not hosts or min(map(len, hosts)) < OBSERVERS:
+        if seen in sockets:
+            return NO_NAT
+        if len({one.at.host for one in outside if one.seen == seen}) < OBSERVERS:
             return UNKNOWN
-        ports = {one.port for one in sockets}
-        return PRESERVING if {one.port for one in seen} <= ports else REWRITING
+        return PRESERVING if seen.port in {one.port for one in sockets} else REWRITING
 
     def report(self, own: Iterable[Address], now: float) -> ReachReport:
         """What follows from all that counts at ``now``."""
@@ -180,8 +192,12 @@ class Reach:
         counting = [one for one in self._attempts.values() if now - one.at < CONFIRMATION_S]
         through = sorted((one for one in counting if one.reached), key=lambda one: not one.stranger)
         strangers = [one for one in through if one.stranger]
+        # Nobody alone makes this node give up its relays, nor look for some in vain.
+        asked = Counter(one.address for one in counting if one.stranger)
+        reached = Counter(one.address for one in strangers)
+        most = any(2 * reached[address] > asked[address] for address in reached)
         outside = {one.at.host for one in self._observations.values() if not is_local(one.at)}
-        if self._asserted or strangers or (through and mapping == NO_NAT):
+        if self._asserted or most or (through and not strangers and mapping == NO_NAT):
             nat = "public"
         elif mapping == SYMMETRIC:
             nat = "closed"
@@ -197,6 +213,6 @@ class Reach:
             observed=self.candidates(),
             confirmed=tuple(dict.fromkeys(one.address for one in through)),
             confirmed_by=tuple(dict.fromkeys(one.by for one in through)),
-            by_stranger=bool(strangers),
+            by_stranger=most,
             tried=len(counting),
         )

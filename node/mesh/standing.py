@@ -27,6 +27,8 @@ class Standing:
     announce: multiaddrs at which the operator says that others reach it.
     relays: whether it relays for others when it is public.
     circuits: addresses through the relays at which it has a reservation.
+    named: addresses of peers that the operator has given.
+    lan_only: the swarm is on this network.
 
     Attributes:
         interfaces: the addresses of this machine.
@@ -41,6 +43,8 @@ class Standing:
         announce: Iterable[str],
         relays: bool,
         circuits: Callable[[], Iterable[Address]],
+        named: Iterable[Address],
+        lan_only: bool,
     ) -> None:
         self._own = own
         self._bound = bound
@@ -48,6 +52,8 @@ class Standing:
         self._announced = [replace(parse_address(one), peer=own) for one in announce]
         self._relays = relays
         self._circuits = circuits
+        self._named = [ip for one in named if (ip := one.ip()) is not None]
+        self._lan_only = lan_only
         self.interfaces = interfaces.interfaces()
         self.mapped: Address | None = None
 
@@ -96,14 +102,22 @@ class Standing:
         return report.by_stranger or report.tried > 0
 
     def is_near(self, address: Address) -> bool:
-        """Whether ``address`` can mean the same here as where it was stated."""
+        """Whether a stranger's word is enough to dial ``address``.
+
+        Everything public is. What is local is only if the operator has brought the swarm to this
+        network, by naming a peer on it or with ``--lan``: nobody shall have this node knock at the
+        doors of its neighbours. (Who is found by mDNS is dialled all the same.)
+        """
         ip = address.ip()
         if ip is None or not is_local(address):
             return True
         if ip.is_loopback:
-            hosts = [one.ip() for one in self._bound()]
-            return any(one is not None and (one.is_loopback or one.is_unspecified) for one in hosts)
-        return any(ip in one.network for one in self.interfaces if one.version == ip.version)
+            return all(host.is_loopback for one in self._bound() if (host := one.ip()) is not None)
+        networks = [one.network for one in self.interfaces if one.version == ip.version]
+        return any(
+            ip in network and (self._lan_only or any(one in network for one in self._named))
+            for network in networks
+        )
 
     def is_of_site(self, address: Address) -> bool:
         """Whether ``address``, a number and not a name, is on a network that this machine is on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from ipaddress import ip_network
 
 import trio
 
@@ -19,6 +20,7 @@ from node.mesh.greet import (
 )
 from node.mesh.inbox import Inbox
 from node.mesh.link import CLOSE_LIMIT_S, Leg, LiveLink, leave, shielded
+from node.mesh.reach import is_local
 from node.mesh.wire import Carrier, Wire
 from protocol import limits
 from protocol.errors import (
@@ -62,6 +64,7 @@ class LinkTable:
         self._noted = noted
         self._linked = linked
         self.refusals: Counter[str] = Counter()
+        self._reasons: dict[PeerId, str] = {}
         self._links: dict[PeerId, LiveLink] = {}
         self._admitted: dict[PeerId, Wire] = {}
 
@@ -83,6 +86,10 @@ class LinkTable:
         if live is None:
             raise UnreachableError(f"There is no connection to {peer_text(peer)}.")
         return live
+
+    def why_not(self, peer: PeerId) -> str:
+        """Why the last greeting with ``peer`` came to nothing; empty where that is not known."""
+        return self._reasons.get(peer, "")
 
     def is_linked(self, peer: PeerId) -> bool:
         """Whether there is a link to ``peer``."""
@@ -184,6 +191,11 @@ class LinkTable:
             raise DuplicateLinkError("Another connection to this peer is just being made.")
         if peer not in self._links and len(self._links) + len(self._admitted) >= limits.PEERS:
             raise CrowdedError(f"This node has {limits.PEERS} connections and takes no more.")
+        network = _network(carrier)
+        if peer not in self._links and network and not carrier.dialled:
+            alike = sum(_network(live.wire.carrier) == network for live in self._links.values())
+            if alike >= limits.LINKS_PER_NETWORK:
+                raise CrowdedError(f"This node has {alike} connections from {network}.")
         live = self._links.get(peer)
         moves = live is not None and live.relayed and not carrier.relayed
         # A link that moves waits for room as before; a new one would add to what waits.
@@ -221,7 +233,24 @@ class LinkTable:
 
     def _refuse(self, peer: PeerId | None, address: str, code: str, reason: str) -> None:
         self.refusals[code] += 1
+        if peer is not None:
+            self._reasons.pop(peer, None)
+            self._reasons[peer] = reason
+            while len(self._reasons) > limits.PEERS:
+                del self._reasons[next(iter(self._reasons))]
         self._inbox.refuse(Refused(peer, address, code, reason))
+
+
+def _network(carrier: Carrier) -> str:
+    """What one operator is likely to have many addresses of: /24 of IPv4, /48 of IPv6.
+
+    Empty for a network that is local, where all are, and for a circuit.
+    """
+    address = carrier.address
+    ip = None if address is None or carrier.relayed else address.ip()
+    if address is None or ip is None or is_local(address):
+        return ""
+    return str(ip_network((ip, 24 if ip.version == 4 else 48), strict=False))
 
 
 def _known(code: str) -> str:

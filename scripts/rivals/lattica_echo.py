@@ -1,4 +1,4 @@
-"""Echo over lattica: ``server PORT``, or ``client ADDRESS``; keeps its state where it is started."""
+"""Echo over lattica: ``server PORT`` or ``client ADDRESS``; its state goes where it is started."""
 
 from __future__ import annotations
 

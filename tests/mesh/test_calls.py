@@ -356,6 +356,13 @@ async def test_who_is_not_linked_is_not_served(autojump_clock: MockClock) -> Non
         assert await raw.is_cut()
         assert asked == []
         assert other.calls._serving == {}
+        # However the stream has come.
+        one.accept = lambda protocol, wire: None  # type: ignore[method-assign]
+        wire = await carrier.other.open(PROTOCOL_ID)
+        with trio.fail_after(1):
+            await other.calls.serve(wire, one.peer_id)
+            assert await Raw(wire).is_cut()
+        del one.accept  # type: ignore[method-assign]
         # Nor on a connection beside the link.
         await linked(one, other)
         raw = Raw(await carrier.open(PROTOCOL_ID))
@@ -679,15 +686,16 @@ async def test_replies_that_nobody_waits_for_change_nothing(autojump_clock: Mock
             nursery.start_soon(ask)
             asked = await raw.next()
             assert asked.id != late.id
-            for reply in (
+            replies = (
                 Reply(late.id, b"too late"),
                 Reply(12345, b"never asked"),
                 Failure(0, "mesh", "never asked"),
                 Reply(asked.id, b"right"),
                 Reply(asked.id, b"twice"),
                 Failure(asked.id, "mesh", "thrice"),
-            ):
-                await raw.wire.write(encode_frame(encode(reply)))
+            )
+            # At once, so that nobody takes the first before the second is there.
+            await raw.wire.write(b"".join(encode_frame(encode(reply)) for reply in replies))
         (caller,) = one.calls._callers[other.peer_id]
         assert caller._waiting == {}
         assert caller._replies == {}
@@ -861,6 +869,58 @@ async def test_a_link_that_comes_and_goes_over_relays_can_always_be_called_over(
                     await trio.sleep(0.01)
         await trio.sleep(60)
         assert {end.held for circuit in circuits for end in (circuit, circuit.other)} == {0}
+
+
+async def test_who_is_not_linked_any_more_is_not_served_any_more(
+    autojump_clock: MockClock,
+) -> None:
+    """A peer that was sent away keeps its stream open, and its connection."""
+    async with two() as (one, other):
+        carrier = await linked(one, other)
+        cancelled = trio.Event()
+
+        async def work(peer: PeerId, body: bytes) -> bytes:
+            try:
+                await trio.sleep_forever()
+            finally:
+                cancelled.set()
+            return b""
+
+        other.calls.answers["work"] = work
+        raw = Raw(await carrier.open(PROTOCOL_ID))
+        await raw.ask(1, "work", limit_ms=20_000)
+        carrier.hold()
+        await trio.sleep(1)
+        other.live(one).close("enough of you")
+        assert await raw.is_cut()
+        assert cancelled.is_set()
+        await trio.sleep(1)
+        assert other.calls._serving == {}
+        assert carrier.other.held == 0
+        assert not carrier.closed
+
+
+async def test_nobody_waits_for_a_peer_that_was_sent_away(autojump_clock: MockClock) -> None:
+    """It leaves the stream open, and says nothing."""
+    async with two() as (one, other):
+        carrier = await linked(one, other)
+        Liar(other)
+        carrier.other.hold()
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(UnreachableError):
+                    await one.calls.call(other.peer_id, "echo", b"", 600)
+
+            for _ in range(3):
+                nursery.start_soon(ask)
+            await trio.sleep(1)
+            one.live(other).close("enough of you")
+        assert trio.current_time() - began < 2
+        assert one.calls._callers == {}
+        await trio.sleep(1)
+        assert carrier.held == 0
 
 
 async def test_calls_end_with_the_link(autojump_clock: MockClock) -> None:

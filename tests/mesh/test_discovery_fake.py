@@ -14,9 +14,11 @@ from node.mesh.address import Address, parse_address
 from node.mesh.base import MeshEvent, PeerDown, PeerUp
 from node.mesh.paths import LAST_DELAY_S, TRIES
 from node.mesh.reservations import RENEW_S
+from protocol.envelope import KeySigner
 from protocol.ids import PeerId
-from protocol.presence import PRESENCE_S
+from protocol.presence import PRESENCE_S, Presence, state
 from tests.fakes.mesh import FakeMesh, FakeNetwork
+from tests.mesh.worlds import key_seed
 
 PORT = 4001
 
@@ -247,6 +249,25 @@ async def test_who_vanished_is_forgotten_in_time(autojump_clock: MockClock) -> N
             assert nodes[0].peer_id not in known(mesh)
             assert nodes[0].peer_id not in {one.peer for one in mesh.report().dialled}
         await here.until_meshed(1)
+
+
+async def test_a_new_way_to_a_peer_is_tried_as_soon_as_it_is_known(
+    autojump_clock: MockClock,
+) -> None:
+    async with swarm() as here:
+        node, other = await here.add("node", 1), await here.add("other", 2)
+        silent = state(
+            KeySigner(key_seed("other")),
+            Presence("test", 1, 0, int(node._clock()), (), False, "closed"),
+        )
+        assert silent.peer == other.peer_id
+        node.hear([silent.envelope], None)
+        await trio.sleep(60)
+        (dialled,) = node.report().dialled
+        assert dialled.failures > 3
+        assert dialled.error == "no address of it is known that could be dialled from here"
+        node.hear([other.own_statement().envelope], None)
+        assert await here.until_meshed(20) < 1
 
 
 async def test_nodes_behind_nats_are_a_part_of_the_swarm(autojump_clock: MockClock) -> None:

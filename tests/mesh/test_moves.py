@@ -486,6 +486,52 @@ async def test_a_restarted_peer_does_not_take_over_the_link_of_its_former_run(
         assert held(old, new) == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("restarted", [0, 1])
+async def test_a_restart_is_no_move_though_the_old_link_still_stands(
+    autojump_clock: MockClock, restarted: int
+) -> None:
+    """Pulled out and plugged in again: nobody has told the other side yet."""
+    async with two() as pair, trio.open_nursery() as tasks:
+        old = await relayed(FakeNetwork(), *pair)
+        other = pair[1 - restarted]
+        other.start(speak, other, pair[restarted], range(10))
+        await trio.sleep(1)
+        again = Node(pair[restarted].name, tasks)
+        again.session = b"another run of it"[:16]
+        new = lay(FakeNetwork(), again, other)
+        again.start(again.connect, new)
+        await until_linked(again, other, "direct")
+        other.start(speak, other, again, range(10, 20))
+        await until_got(again, 10)
+        assert numbers(again) == list(range(10, 20))
+        assert [type(event) for event in other.events] == [PeerUp, PeerDown, PeerUp]
+        assert unlinked(other) == ["the peer connected anew"]
+        await trio.sleep(5)
+        assert held(old, new) == [0, 0, 1, 1]
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("path", ["", "relayed"])
+async def test_two_streams_at_the_very_same_moment_leave_one(
+    autojump_clock: MockClock, path: str
+) -> None:
+    async with two() as (smaller, larger):
+        if path:
+            await relayed(FakeNetwork(), smaller, larger)
+        news = [lay(FakeNetwork(), larger, smaller) for _ in range(3)]
+        for new in news:
+            larger.start(larger.connect, new)
+        for node, there in ((smaller, larger), (larger, smaller)):
+            await until_linked(smaller, larger, "direct")
+            node.start(speak, node, there, range(50))
+        for node in (smaller, larger):
+            await until_got(node, 50)
+            assert not unlinked(node)
+            assert numbers(node) == list(range(50))
+        await trio.sleep(5)
+        assert sorted(held(*news)) == [0] * 4 + [1] * 2
+
+
 # --- several moves, below the table -------------------------------------------------------------
 
 

@@ -81,6 +81,7 @@ class World:
         link_s: how long a link that is made lasts; None where none is made.
         dials: when each address was dialled.
         served: connections of which a link was to be made.
+        gate: no dial answers before it is set.
     """
 
     delays: dict[int, float] = field(default_factory=dict)
@@ -95,6 +96,7 @@ class World:
     served: list[tuple[Way, str]] = field(default_factory=list)
     punches: list[float] = field(default_factory=list)
     down: Callable[[PeerId], Awaitable[bool]] | None = None
+    gate: trio.Event | None = None
     most_at_once: int = 0
     _now: int = 0
 
@@ -108,6 +110,7 @@ class World:
             lambda: self.nat,
             self._punch,  # type: ignore[arg-type]
             lambda one: self.near(one),
+            lambda who: "",
             random.Random(1),
         )
 
@@ -131,9 +134,12 @@ class World:
         self._now += 1
         self.most_at_once = max(self.most_at_once, self._now)
         try:
+            if self.gate is not None:
+                await self.gate.wait()
             if where.port in self.refused:
                 raise OSError(self.refused[where.port])
-            await trio.sleep(self.delays.get(where.port, 10_000.0))
+            if delay := self.delays.get(where.port, 10_000.0):
+                await trio.sleep(delay)
         finally:
             self._now -= 1
         way = Way(relayed=where.relay is not None)
@@ -372,10 +378,15 @@ async def test_the_first_that_answers_carries_the_link(autojump_clock: MockClock
 
 async def test_one_too_many_is_closed(autojump_clock: MockClock) -> None:
     """Two that answer at the same moment."""
-    world = World(delays={1: STAGGER_S, 2: 0.0})
+    world = World(delays={1: 0.0, 2: 0.0})
+    gate = world.gate = trio.Event()
     world.paths.want(PEER, [address(1), address(2)])
-    await world.run(60)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, 60)
+        await trio.sleep(1)
+        gate.set()
     assert len(world.served) == 1
+    assert len(world.carriers) == 2
     used = world.served[0][0]
     assert [way.closed for way in world.carriers] == [way is not used for way in world.carriers]
 

@@ -264,6 +264,24 @@ async def test_two_that_meet_know_the_same(autojump_clock: MockClock) -> None:
     assert set(other.heard) == {signer(name).peer for name in ("x", "y", "z", "w")} | {one.peer}
 
 
+async def test_who_asks_tells_as_well(autojump_clock: MockClock) -> None:
+    """Now and then one of two begins, and both have to learn from it."""
+    yard = Yard()
+    one, other = yard.crowd("one", "other")
+    one.learn(presence("x"))
+    other.learn(presence("y"))
+    one.links.add(other.peer)
+    other.links.add(one.peer)
+    await one.roster.welcome(other.peer)
+    assert [call[1:4] for call in yard.calls] == [
+        ("one", "other", EXCHANGE),
+        ("one", "other", STATE),
+    ]
+    assert one.digest() == other.digest()
+    assert {signer("x").peer, one.peer} <= set(other.heard)
+    assert {signer("y").peer, other.peer} <= set(one.heard)
+
+
 async def test_two_that_know_the_same_say_so_briefly(autojump_clock: MockClock) -> None:
     yard = Yard()
     one, other = yard.crowd("one", "other")

@@ -88,7 +88,7 @@ def test_the_health_is_the_worst_of_the_findings() -> None:
 def test_whatever_is_not_well_has_a_cause() -> None:
     reports = (
         replace(WELL, listening=()),
-        replace(WELL, links=(), dialled=()),
+        replace(reach(nat="open"), links=(), dialled=()),
         replace(WELL, links=()),
         reach(nat="closed", mapping="symmetric"),
         reach(nat="open", mapping="port-preserving", confirmed_by=(), by_stranger=False),
@@ -101,8 +101,14 @@ def test_whatever_is_not_well_has_a_cause() -> None:
         assert all(one.cause for one in bad)
 
 
+def test_the_first_public_node_waits_for_others() -> None:
+    found = examine(replace(WELL, links=(), dialled=()))
+    assert finding(found, "peers").level == "note"
+    assert "--bootstrap" in finding(found, "peers").next
+
+
 def test_alone_with_nobody_to_dial() -> None:
-    lonely = replace(WELL, links=(), dialled=(), services={"lan": "on"})
+    lonely = replace(reach(nat="unknown"), links=(), dialled=(), services={"lan": "on"})
     one = finding(examine(lonely), "peers")
     assert one.level == "trouble"
     assert "lan: on" in one.cause
