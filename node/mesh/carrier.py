@@ -148,8 +148,9 @@ class Libp2pWire:
         try:
             data: bytes = await self._stream.read(most)
         except Exception as error:
-            # The library has a dozen ways to say that a stream ended, and not all of them differ
-            # between an orderly end and a cut.
+            # The library reports the end of a stream as an error, and that of its connection too.
+            if isinstance(error, EOFError) and not self._muxer.event_shutting_down.is_set():
+                return b""
             raise trio.BrokenResourceError(reason_of(error)) from error
         return data
 

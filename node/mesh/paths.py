@@ -282,7 +282,9 @@ class Paths:
             direct, circuits = self._ways(target)
             circuits = [] if direct_only else circuits
             for ways, after_s in ((direct, 0.0), (circuits, first_circuit_s if direct else 0.0)):
-                fresh = [one for one in ways if one not in begun]
+                # What a peer states may be the address of somebody else; it must not flood that.
+                room = 2 * limits.ADDRESSES - len(begun)
+                fresh = [one for one in ways if one not in begun][:room]
                 for index, address in enumerate(fresh):
                     begun.add(address)
                     nursery.start_soon(attempt, address, after_s + index * STAGGER_S)

@@ -335,7 +335,7 @@ class _Meeting:
         """Make a connection of ``stream`` when it is its turn, unless there is one by then."""
         try:
             async with self._turn:
-                if self.carrier is None and await self._connected(stream):
+                if await self._connected(stream):
                     return
         except BaseException as error:
             await trio.aclose_forcefully(stream)

@@ -228,7 +228,7 @@ class RelayServer:
                 await _cut(wire)
 
     async def _copy(self, source: Wire, sink: Wire, rate: Rate, idle: trio.CancelScope) -> None:
-        while data := await _read(source):
+        while data := await source.read(READ_BYTES):
             idle.deadline = trio.current_time() + limits.CIRCUIT_IDLE_S
             self._bytes += len(data)
             await rate.take(len(data))
@@ -256,16 +256,6 @@ class Rate:
         self._paid_until = max(self._paid_until, now - 1.0) + size / self._bytes_per_s
         if self._paid_until > now:
             await trio.sleep_until(self._paid_until)
-
-
-async def _read(wire: Wire) -> bytes:
-    """The next bytes; none at the end, which the library's streams report as an error."""
-    try:
-        return await wire.read(READ_BYTES)
-    except trio.BrokenResourceError as error:
-        if isinstance(error.__cause__, EOFError) and not wire.carrier.closed:
-            return b""
-        raise
 
 
 async def _then_cancel(wait: Callable[[], Any], nursery: trio.Nursery) -> None:

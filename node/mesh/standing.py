@@ -144,7 +144,7 @@ class Standing:
             seen = parse_address(hello.observed)
         except ConfigError:
             return False
-        if seen.ip() is None or seen.peer is not None or not seen.port:
+        if seen.ip() is None or seen != seen.bare() or not seen.port:
             return False
         return self._reach.observe(Observation(peer, at.bare(), seen))
 

@@ -313,7 +313,7 @@ class FakeMesh(Peering):
 
 
 def _outside(host: str) -> str:
-    """The address of the NAT in front of ``host``: sites are 10.N.0.0/16, their NATs 198.51.100.N."""
+    """The address of the NAT in front of ``host``: sites are 10.N.0.0/16, NATs 198.51.100.N."""
     parts = host.split(".")
     return f"198.51.100.{parts[1]}" if parts[0] == "10" else host
 

@@ -18,7 +18,6 @@ from node.mesh.link import LiveLink
 from node.mesh.table import LinkTable
 from node.mesh.wire import Carrier, Wire
 from protocol.envelope import KeySigner
-from protocol.errors import UnreachableError
 from protocol.frames import Hello
 from protocol.ids import PeerId
 from tests.fakes.mesh import FakeCarrier, FakeNetwork
@@ -173,9 +172,3 @@ def check_events(node: Node, other: Node) -> None:
 def unlinked(*nodes: Node) -> list[str]:
     """Why each link ended."""
     return [event.reason for node in nodes for event in node.of(PeerDown)]
-
-
-__all__ = (
-    "HOST", "RELAY", "Lines", "Node", "UnreachableError", "check_events", "lay", "two",
-    "unlinked", "until_linked",
-)  # fmt: skip

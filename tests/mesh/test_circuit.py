@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -587,6 +588,42 @@ async def test_a_circuit_carries_bytes_both_ways(swarm_key: bytes | None) -> Non
             await back.wait_closed()
         await eventually(lambda: relay._relay.load().circuits == 0)
         assert relay._relay.load().reservations == 1
+
+
+async def test_what_was_written_before_the_end_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the bare circuit; connections through it end with a goodbye, which shall be read."""
+    relay, listener, dialler = Host("relay"), Host("listener"), Host("dialler")
+    streams: list[CircuitStream] = []
+    ended = MemoryCarrier("nobody")
+
+    async def keep(stream: CircuitStream, peer: PeerId, initiator: bool) -> Carrier:
+        streams.append(stream)
+        return ended
+
+    async with running(relay, listener, dialler):
+        await with_relay(relay, listener)
+        for host in listener, dialler:
+            monkeypatch.setattr(host._circuits, "_upgrade", keep)
+        await dialler.through(relay, listener)
+        await eventually(lambda: len(streams) == 2)
+        data = os.urandom(3_000_000)
+        for source, sink in (streams, streams[::-1]):
+            read = bytearray()
+            async with trio.open_nursery() as nursery:
+
+                async def send(wire: Any = source.stream._wire) -> None:
+                    await wire.write(data)
+                    await wire.end_writing()
+
+                nursery.start_soon(send)
+                with trio.fail_after(LIMIT_S):
+                    # The library's streams say by an error that they have ended.
+                    with contextlib.suppress(ConnectionClosedError):
+                        while more := await sink.read(None):
+                            read += more
+            assert read == data
+        await eventually(lambda: relay._relay.load().circuits == 0)
+        await ended.close()
 
 
 async def test_who_lacks_the_swarms_key_gets_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,6 +305,23 @@ async def test_what_a_peer_states_anew_is_tried_at_once(autojump_clock: MockCloc
         assert world.ports == [5]
 
 
+async def test_a_peer_that_states_ever_new_addresses_is_dialled_no_more_often(
+    autojump_clock: MockClock,
+) -> None:
+    """Each of its statements is right, and the addresses may be those of somebody else."""
+    world = World()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, 61)
+        world.paths.want(PEER, (), TRIES)
+        for number in range(600):
+            ports = range(1 + 12 * number, 13 + 12 * number)
+            world.outlooks[PEER] = Outlook(tuple(map(address, ports)), "public")
+            world.refused = dict.fromkeys(ports, "no")
+            world.paths.retry(PEER)
+            await trio.sleep(0.1)
+    assert 100 < len(world.dials) < 60 * 10
+
+
 async def test_oneself_is_not_dialled(autojump_clock: MockClock) -> None:
     world = refusing()
     world.paths.want(OWN, [address(who=OWN)])

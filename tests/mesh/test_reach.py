@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,9 @@ from node.mesh.reach import (
     Reach,
     is_local,
 )
-from protocol.ids import PeerId
+from protocol.frames import Hello
+from protocol.ids import PeerId, peer_text
+from tests.fakes.mesh import FakeNetwork
 
 NOW = 1000.0
 OWN = Address("ip4", "10.1.0.2", 4001)
@@ -282,6 +286,81 @@ def test_what_is_local(host: str, local: bool) -> None:
 
 def test_a_name_is_not_local() -> None:
     assert not is_local(Address("dns4", "localhost", 1))
+
+
+# --- what peers say that they see ---------------------------------------------------------------
+
+
+HUB = at(1)
+
+
+@dataclass
+class Way:
+    """A connection, as far as it matters from where it was made."""
+
+    dialled: bool = True
+    relayed: bool = False
+    source: Address | None = OWN
+    address: Address | None = HUB
+
+
+def noted(observed: str, way: Way) -> Reach:
+    """What is known once a peer has greeted on ``way``."""
+    mesh = FakeNetwork().mesh("one", host=OWN.host, port=OWN.port)
+    made = mesh._reach
+    hello = Hello(1, 1, "test", "agent", bytes(16), observed)
+    assert mesh._standing.noted(peer(1), way, hello) == bool(made.candidates())  # type: ignore[arg-type]
+    return made
+
+
+SEEN = f"/ip4/{OUTSIDE}/tcp/5001"
+
+
+def test_what_a_peer_sees_of_the_listening_port_is_taken() -> None:
+    made = noted(SEEN, Way())
+    assert [str(one) for one in made.candidates()] == [SEEN]
+    assert made.report((OWN,), NOW).observers == 1
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        # It made the connection itself, or there is a relay in between.
+        Way(dialled=False),
+        Way(relayed=True),
+        # From another port, which says nothing of the listening one.
+        Way(source=Address("ip4", OWN.host, 50_000)),
+        Way(source=None),
+        Way(address=None),
+    ],
+)
+def test_what_a_peer_sees_of_another_port_says_nothing(way: Way) -> None:
+    assert noted(SEEN, way).candidates() == ()
+
+
+@pytest.mark.parametrize(
+    "observed",
+    [
+        "",
+        "nonsense",
+        "/ip4/198.51.100.1",
+        "/ip4/198.51.100.1/tcp/0",
+        "/ip4/198.51.100.1/udp/5001",
+        "/dns4/node.example/tcp/5001",
+        f"{SEEN}/p2p/{peer_text(peer(0))}",
+        f"{SEEN}/p2p/{peer_text(peer(1))}/p2p-circuit",
+        f"{SEEN}/p2p/{peer_text(peer(1))}/p2p-circuit/p2p/{peer_text(peer(0))}",
+        "/ip4/\x1b[2J/tcp/1",
+        "/" * 200,
+    ],
+)
+def test_what_is_no_socket_was_not_seen(observed: str) -> None:
+    assert noted(observed, Way()).candidates() == ()
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_an_observation_or_none(observed: str) -> None:
+    noted(observed, Way())
 
 
 # --- laws ---------------------------------------------------------------------------------------

@@ -293,6 +293,8 @@ async def test_a_cut_circuit_leaves_the_others_alone(
             await (one, other)[1 - number % 2].write(b"?")
     assert source.held == 0
     assert [target.held for target in targets] == [1, 1]
+    # Strangers make up any number of names.
+    assert len(relay.server._circuits_of) == 0
 
 
 async def test_who_has_no_reservation_is_not_reached(

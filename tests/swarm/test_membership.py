@@ -242,6 +242,15 @@ def test_who_says_nothing_more_is_forgotten() -> None:
     assert known.digest(OWN_WORD, NOW + PRESENCE_S) == membership().digest(OWN_WORD, NOW)
 
 
+def test_who_comes_back_with_its_clock_set_back_is_heard_once_its_former_word_expired() -> None:
+    known = membership(here(1, incarnation=5), gone(2, incarnation=5))
+    soon, later = NOW + PRESENCE_S - 1, NOW + PRESENCE_S
+    for number in (1, 2):
+        assert not known.hear(here(number, incarnation=4, at=soon), soon)
+        assert known.hear(here(number, incarnation=4, at=later), later)
+    assert set(known.present(later)) == {peer(1), peer(2)}
+
+
 def test_a_clock_that_runs_ahead_lengthens_nothing_beyond_the_skew() -> None:
     known = membership(here(1, at=NOW + SKEW_S))
     assert known.present(NOW + SKEW_S + PRESENCE_S - 1)
