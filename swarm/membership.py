@@ -81,6 +81,8 @@ class Membership:
         if known is None and not self._make_room(now, first_hand):
             return False
         first_hand = first_hand or (known is not None and known.first_hand)
+        # In the order in which they were heard of last.
+        self._members.pop(stated.peer, None)
         self._members[stated.peer] = Member(stated, statement.issued_at + PRESENCE_S, first_hand)
         return True
 
@@ -131,9 +133,9 @@ class Membership:
             return True
         self._expire(now)
         if first_hand and len(self._members) >= limits.MEMBERS:
-            hearsay = [peer for peer, one in self._members.items() if not one.first_hand]
-            for peer in hearsay[:1]:
-                del self._members[peer]
+            hearsay = (peer for peer, one in self._members.items() if not one.first_hand)
+            # Where there is none, whoever has been silent for longest: who is linked is not.
+            del self._members[next(hearsay, next(iter(self._members)))]
         return len(self._members) < limits.MEMBERS
 
     def _expire(self, now: float) -> None:

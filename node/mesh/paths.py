@@ -7,6 +7,7 @@ addresses, then a hole through the NATs. When one opens, the link moves there.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import random
@@ -149,7 +150,7 @@ class Paths:
             return
         target = self._targets.get(peer)
         if target is None:
-            if len(self._targets) >= limits.PEERS:
+            if tries < math.inf and len(self._targets) >= limits.PEERS:
                 log.info("not dialling %s: %d peers are wanted", short_peer(peer), limits.PEERS)
                 return
             target = Target(peer, [], tries, observed)
@@ -296,7 +297,9 @@ class Paths:
                 await target.again.wait()
                 begin(0.0)
 
-        async with self._dials:
+        # Peers that were only heard of can be made up: they take turns, and keep nobody waiting
+        # whom the operator has named.
+        async with self._dials if target.tries < math.inf else contextlib.nullcontext():
             with trio.move_on_after(DIAL_LIMIT_S):
                 async with trio.open_nursery() as nursery:
                     begin(CIRCUIT_DELAY_S)
