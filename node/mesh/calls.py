@@ -38,8 +38,11 @@ PROTOCOL_ID: Final = "/swarmd/call"
 """The libp2p protocol of the stream."""
 SERVE_LIMIT_S: Final = 30.0
 """The longest that a call is worked on, whatever the caller allows."""
-OPENED_LIMIT: Final = 2
-"""Streams for calls that a peer may have open with us at once: one, and one while it moves."""
+BULK_BYTES: Final = 64 << 10
+"""Calls of this size and more have a stream of their own, so that small ones overtake them."""
+OPENED_LIMIT: Final = 4
+"""Streams for calls that a peer may have open with us at once: for small ones and for bulk, and as
+many while it moves."""
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +130,7 @@ class Calls:
             CallError: the peer refused, failed, or took too long.
         """
         try:
-            with trio.fail_after(limit_s), self._caller(peer) as caller:
+            with trio.fail_after(limit_s), self._caller(peer, len(body) >= BULK_BYTES) as caller:
                 await caller.ready.wait()
                 if caller.ended:
                     raise UnreachableError(caller.reason)
@@ -155,14 +158,14 @@ class Calls:
             for scope in self._serving.get(peer, ()):
                 scope.cancel()
 
-    def _caller(self, peer: PeerId) -> _Caller:
+    def _caller(self, peer: PeerId, bulk: bool) -> _Caller:
         carrier = self._carrier_of(peer)
         for caller in self._callers.get(peer, ()):
-            if caller.carrier is carrier and not caller.ended:
+            if caller.carrier is carrier and caller.bulk is bulk and not caller.ended:
                 return caller
         if self._nursery is None:
             raise UnreachableError("The mesh is stopping.")
-        caller = _Caller(peer, carrier)
+        caller = _Caller(peer, carrier, bulk)
         self._callers.setdefault(peer, []).append(caller)
         self._nursery.start_soon(self._run_caller, caller)
         return caller
@@ -241,8 +244,9 @@ class _Outbox:
 class _Caller:
     """The calls to one peer on one connection; a context for each call."""
 
-    def __init__(self, peer: PeerId, carrier: Carrier) -> None:
+    def __init__(self, peer: PeerId, carrier: Carrier, bulk: bool) -> None:
         self.peer = peer
+        self.bulk = bulk
         self.carrier = carrier
         self.ready = trio.Event()
         self.ended = False

@@ -130,6 +130,8 @@ class Libp2pWire:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._muxer = stream.muxed_conn
+        # Under the library's own stream, which takes a lock for each read and each write.
+        self._muxed = stream.muxed_stream
         self._muxer.served += 1
         self._counted = True
 
@@ -146,7 +148,7 @@ class Libp2pWire:
     async def read(self, most: int) -> bytes:
         """What has arrived, at most ``most`` bytes; ``b""`` at the end."""
         try:
-            data: bytes = await self._stream.read(most)
+            data: bytes = await self._muxed.read(most)
         except Exception as error:
             # The library reports the end of a stream as an error, and that of its connection too.
             if isinstance(error, EOFError) and not self._muxer.event_shutting_down.is_set():
@@ -157,7 +159,7 @@ class Libp2pWire:
     async def write(self, data: bytes) -> None:
         """Send all of ``data``."""
         try:
-            await self._stream.write(data)
+            await self._muxed.write(data)
         except Exception as error:
             raise trio.BrokenResourceError(reason_of(error)) from error
 

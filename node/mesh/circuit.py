@@ -190,6 +190,10 @@ class CircuitStream(BufferedTCPStream):
         super().__init__(cast(trio.SocketStream, _Ends(wire)))
         self.circuit = circuit
 
+    def write_now(self, data: bytes) -> int:
+        """Nothing: there is no socket of its own."""
+        return 0
+
     def get_remote_address(self) -> None:
         """None: the socket is the relay's."""
 

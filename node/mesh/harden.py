@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any, Final
 import trio
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key
+from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
@@ -221,7 +223,7 @@ class BufferedTCPStream(TrioTCPStream):  # type: ignore[misc]
         """
         enough = 1 if n is None else min(n, SOCKET_READ)
         while len(self._buffer) < enough:
-            data = await super().read(SOCKET_READ)
+            data = await self._receive()
             if not data:
                 break
             self._traffic.received += len(data)
@@ -239,6 +241,27 @@ class BufferedTCPStream(TrioTCPStream):  # type: ignore[misc]
     def reset(self) -> None:
         """Have the connection end with a reset when it is closed."""
         abort(self.stream)
+
+    async def _receive(self) -> bytes:
+        """What the socket has. There is one reader; the original takes a lock all the same."""
+        try:
+            data: bytes = await self.stream.receive_some(SOCKET_READ)
+        except trio.ClosedResourceError:
+            return b""
+        except trio.BrokenResourceError as error:
+            raise ConnectionClosedError(str(error), transport="tcp") from error
+        return data
+
+    def write_now(self, data: bytes) -> int:
+        """Write what the socket takes without waiting; how many bytes that was."""
+        try:
+            written = os.write(self.stream.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionClosedError(str(error), transport="tcp") from error
+        self._traffic.sent += written
+        return written
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """Host and port of the peer; the original knows only IPv4."""

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import trio
+from libp2p.io.exceptions import IncompleteReadError
 from libp2p.security.noise.io import MAX_PLAINTEXT_LENGTH
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamError
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux import yamux
 
 from node.mesh.link import CLOSE_LIMIT_S, shielded
+from node.mesh.records import Records
 
 WRITE_LIMIT_S: Final = 20.0
 """One muxer frame (64 KiB at most) on the socket; a slower peer is cut off."""
@@ -21,16 +23,21 @@ STALL_LIMIT_S: Final = 60.0
 """How long a peer may take nothing from a stream that has something for it."""
 KEEPALIVE_EVERY_S: Final = 10.0
 PONG_LIMIT_S: Final = 15.0
-RECEIVE_WINDOW: Final = 1 << 20
-"""Bytes a peer may send on a stream before we read them."""
+RECEIVE_WINDOW: Final = 256 << 10
+"""Bytes a peer may send on a stream before we read them: what a small message on another stream may
+find ahead of it. It bounds bulk to a window in a round trip, 5 MB/s at 50 ms."""
 SPARE_WINDOWS: Final = 2
 """Windows of unread bytes a connection may hold beyond those of the streams we serve on it;
 beyond that the peer is cheating."""
 STREAMS_PER_CONNECTION: Final = 160
 """A connection to a relay carries a stream for each circuit."""
+BULK: Final = 16 << 10
+"""Whoever writes a frame from this size on gives way to other writers after it."""
 CHUNK: Final = MAX_PLAINTEXT_LENGTH - yamux.HEADER_SIZE
 """Payload of one muxer frame: with its header it fills one Noise record. The original spills 17
 bytes into a second one."""
+
+_header = struct.Struct(yamux.YAMUX_HEADER_FORMAT)
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +63,30 @@ class Stream(yamux.YamuxStream):  # type: ignore[misc]  # the library is untyped
         self._send_window = value
         if value > 0:
             self._credit.set()
+
+    async def read(self, n: int | None = -1) -> bytes:
+        """What has arrived, at most ``n`` bytes; waits for something.
+
+        The original takes a lock to look at the buffer, with a turn of the event loop each time.
+        """
+        buffers, events = self.conn.stream_buffers, self.conn.stream_events
+        while not (self.recv_closed or self.closed or self.conn.event_shutting_down.is_set()):
+            buffer: bytearray | None = buffers.get(self.stream_id)
+            if buffer:
+                size = len(buffer) if n is None or n < 0 else min(n, len(buffer))
+                with memoryview(buffer) as view:
+                    data = bytes(view[:size])
+                del buffer[:size]
+                await self._auto_tune_and_send_window_update(bytes_read=size)
+                return data
+            if buffer is None:
+                break
+            if events[self.stream_id].is_set():
+                events[self.stream_id] = trio.Event()
+            await events[self.stream_id].wait()
+        # The ways in which a stream ends are the original's.
+        rest: bytes = await super().read(n)
+        return rest
 
     async def write(self, data: bytes) -> None:
         """Write all of ``data``.
@@ -131,6 +162,9 @@ class Muxer(yamux.Yamux):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
+        self._records = Records(self.secured_conn)
+        # The one thing that the muxer's loop reads from there are headers.
+        self.secured_conn.read = self._next_header
         self.held = 0
         self.served = 0
         self.reset_socket: Callable[[], None] = lambda: None
@@ -191,15 +225,27 @@ class Muxer(yamux.Yamux):  # type: ignore[misc]
         The original can be cancelled between two halves of a Noise record, after which the peer
         decrypts garbage, and waits for ever on a peer that stopped reading.
         """
-        async with self._write_lock:
+        try:
+            self._write_lock.acquire_nowait()  # acquire() would give way first, even if it is free
+        except trio.WouldBlock:
+            await self._write_lock.acquire()
+        try:
             if self.event_closed.is_set():
                 raise MuxedStreamError("the connection is closed")
-            with shielded(WRITE_LIMIT_S) as limit:
-                await self.secured_conn.write(data)
-            if limit.cancelled_caught:
-                await self._abort()
-                raise MuxedStreamError(f"no frame could be sent for {WRITE_LIMIT_S:.0f} s")
-        await trio.lowlevel.checkpoint_if_cancelled()
+            record = self._records.seal(data)
+            written = self._records.write_now(record)
+            if written < len(record):
+                with shielded(WRITE_LIMIT_S) as limit:
+                    await self._records.write(record[written:])
+                if limit.cancelled_caught:
+                    await self._abort()
+                    raise MuxedStreamError(f"no frame could be sent for {WRITE_LIMIT_S:.0f} s")
+        finally:
+            self._write_lock.release()
+        if len(data) < BULK:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()  # others may have small ones
 
     async def close(self, error_code: int = yamux.GO_AWAY_NORMAL) -> None:
         """Say goodbye and close; without the goodbye if a frame is stuck on the socket."""
@@ -244,15 +290,62 @@ class Muxer(yamux.Yamux):  # type: ignore[misc]
                 await self.event_shutting_down.wait()
                 return
 
-    async def _read_data_body(self, length: int) -> bytes:
-        """Read the body of a data frame, if there is room for it.
+    async def _next_header(self, size: int) -> bytes:
+        """The header of the next frame that is not plain data for an open stream.
 
-        The original logs a warning when a peer exceeds its window, and buffers on without end.
+        Plain data, which is nearly everything, goes to its stream here. The original describes
+        each frame for a log that nobody keeps, and copies it six times.
+        """
+        plain = self._records.plain
+        while True:
+            await self._arrived(size)
+            _, kind, flags, stream_id, length = _header.unpack_from(plain)
+            stream = self.streams.get(stream_id)
+            if kind != yamux.TYPE_DATA or flags or stream is None or stream.recv_closed:
+                header = bytes(plain[:size])
+                del plain[:size]
+                return header
+            self._check_room(length)
+            await self._arrived(size + length)
+            # Another task may have closed the stream meanwhile.
+            if stream_id in self.streams:
+                with memoryview(plain) as view:
+                    self.stream_buffers[stream_id] += view[size : size + length]
+                stream.recv_window -= length
+                self.stream_events[stream_id].set()
+            del plain[: size + length]
+
+    async def _arrived(self, size: int) -> None:
+        """Wait until so many bytes are there.
+
+        Raises:
+            IncompleteReadError: the connection ended before.
+        """
+        plain = self._records.plain
+        while len(plain) < size:
+            if not await self._records.more():
+                raise IncompleteReadError(
+                    "the connection ended", expected_bytes=size, received_bytes=len(plain)
+                )
+
+    def _check_room(self, length: int) -> None:
+        """The original logs a warning when a peer exceeds its window, and buffers on without end.
+
+        Raises:
+            ReceiveOverrunError: there is no room for a frame of ``length`` bytes.
         """
         unread = sum(map(len, self.stream_buffers.values()))
         if unread + length > (SPARE_WINDOWS + self.served) * RECEIVE_WINDOW:
             raise ReceiveOverrunError(f"{self.peer_id} sent beyond its window")
-        body: bytes = await super()._read_data_body(length)
+
+    async def _read_data_body(self, length: int) -> bytes:
+        """The body of a data frame whose header :meth:`_next_header` gave."""
+        self._check_room(length)
+        with trio.fail_after(WRITE_LIMIT_S):
+            await self._arrived(length)
+        plain = self._records.plain
+        body = bytes(plain[:length])
+        del plain[:length]
         return body
 
     async def accept_stream(self) -> Any:

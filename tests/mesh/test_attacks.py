@@ -92,8 +92,8 @@ async def greeted(network: Network, mesh: Libp2pMesh) -> Libp2pWire:
 async def first_frame(wire: Libp2pWire) -> Hello | Goodbye:
     decoder = FrameDecoder()
     with trio.fail_after(LIMIT_S):
-        while True:
-            frames = decoder.feed(await wire.read(1024), most=1)
+        while True:  # a byte at a time, for another frame may have come with it
+            frames = decoder.feed(await wire.read(1))
             if frames:
                 return decode_greeting(frames[0])
 

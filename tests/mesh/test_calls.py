@@ -80,6 +80,25 @@ async def test_a_call_is_answered_both_ways_at_once(world: World) -> None:
         assert sorted(heard) == sorted([mesh.peer_id for mesh in pair] * 30)
 
 
+async def test_small_calls_do_not_wait_for_bulk(world: World) -> None:
+    async with world.pair() as (one, other):
+        released = trio.Event()
+
+        async def hold(peer: PeerId, body: bytes) -> bytes:
+            await released.wait()
+            return b""
+
+        one.answer("hold", hold)
+        one.answer("echo", echo)
+        bulk = bytes(calls_module.BULK_BYTES)
+        async with trio.open_nursery() as nursery:
+            # More than are answered at once: the stream they are on is not read any further.
+            for _ in range(2 * limits.CALLS_SERVED):
+                nursery.start_soon(other.call, one.peer_id, "hold", bulk, LIMIT)
+            assert await other.call(one.peer_id, "echo", b"small", LIMIT) == b"small"
+            released.set()
+
+
 async def test_replies_come_in_any_order(world: World) -> None:
     async with world.pair() as (one, other):
         gates = [trio.Event() for _ in range(limits.CALLS_SERVED)]

@@ -195,8 +195,8 @@ async def test_a_stream_for_calls_without_a_link_is_cut(victim: Libp2pMesh) -> N
     async with attacker() as network:
         wire = await _open(await connect(network, victim), calls.PROTOCOL_ID)
         assert wire is not None
-        with trio.fail_after(LIMIT_S), pytest.raises(trio.BrokenResourceError):
-            await wire.read(100)
+        with trio.fail_after(LIMIT_S), contextlib.suppress(trio.BrokenResourceError):
+            assert await wire.read(100) == b""
     assert not victim.report().calls
 
 

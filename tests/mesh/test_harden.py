@@ -17,11 +17,15 @@ from node.mesh.muxer import Muxer, Stream
 
 
 class Socket:
-    """A secured connection to a peer that says nothing, and reads only when it is let."""
+    """A connection to a peer that says nothing, and reads only when it is let.
+
+    It is its own records, which are as long as what they hold.
+    """
 
     is_initiator = True
 
     def __init__(self) -> None:
+        self.plain = bytearray()
         self.written = b""
         self.closed = trio.Event()
         self.reading = trio.Event()
@@ -32,9 +36,15 @@ class Socket:
         await self.reading.wait()
         self.written += data[1:]
 
-    async def read(self, n: int | None = None) -> bytes:
+    def seal(self, data: bytes) -> bytes:
+        return data
+
+    def write_now(self, record: bytes) -> int:
+        return 0
+
+    async def more(self) -> bool:
         await self.closed.wait()
-        return b""
+        return False
 
     async def close(self) -> None:
         self.closed.set()
@@ -58,7 +68,8 @@ def socket() -> Socket:
 
 
 @pytest.fixture
-async def muxer(socket: Socket) -> Muxer:
+async def muxer(socket: Socket, monkeypatch: pytest.MonkeyPatch) -> Muxer:
+    monkeypatch.setattr(muxer_module, "Records", lambda session: session)
     return Muxer(socket, "peer", is_initiator=True)
 
 
@@ -169,7 +180,7 @@ async def test_credit_is_given_in_few_steps(socket: Socket, muxer: Muxer) -> Non
         stream.recv_window -= 1024
         await stream.read(1024)
     updates = [header[4] for header in socket.headers(yamux.TYPE_WINDOW_UPDATE)][1:]
-    assert len(updates) <= 3
+    assert len(updates) <= 2 * 1024 * 1024 // muxer_module.RECEIVE_WINDOW
     outstanding = yamux.DEFAULT_WINDOW_SIZE + sum(updates) - 1024 * 1024
     assert muxer_module.RECEIVE_WINDOW // 2 <= outstanding <= muxer_module.RECEIVE_WINDOW
 

@@ -676,7 +676,7 @@ async def test_a_link_that_is_relayed_for_long_is_worth_a_line(
 
 async def test_made_up_peers_do_not_keep_a_bootstrap_waiting(autojump_clock: MockClock) -> None:
     """All slots for dials are taken by peers that nobody answers for, and all places as well."""
-    world = World(delays={port: 1000.0 for port in range(1, 2000)})
+    world = World(delays=dict.fromkeys(range(1, 2000), 1000.0))
     for number in range(limits.PEERS):
         made_up = PeerId(number.to_bytes(4, "big") * 8)
         world.paths.want(made_up, [Address("ip4", "192.0.2.9", number + 1, made_up)], 8)

@@ -1,0 +1,68 @@
+// A peer that is no swarmd: it listens, greets, says what it runs, answers identify and ping, and
+// may be a relay. It prints what happens as JSON, a line each, and ends with its standard input.
+//
+//   node peer.mjs [--swarm=NAME] [--seed=HEX] [--listen=MULTIADDR] [--relay]    listens
+//   node peer.mjs [--swarm=NAME] [--seed=HEX] ADDRESS      dials, greets, identifies, pings, ends
+import { circuitRelayServer } from '@libp2p/circuit-relay-v2'
+import { encode } from '@msgpack/msgpack'
+import { CALLS, Link, PROTOCOL, ZEROS, commandLine, connect, createNode, seal, serveCalls } from './swarmd.mjs'
+
+const { flags, rest: [address] } = commandLine()
+const swarm = flags.swarm ?? 'default'
+const { key, node } = await createNode(flags.seed, {
+  listen: address ? [] : [flags.listen ?? '/ip4/127.0.0.1/tcp/0'],
+  announce: flags.listen ? [flags.listen] : [], // it would not tell a public address by itself
+  services: flags.relay ? { relay: circuitRelayServer() } : {}
+})
+const say = (event, what) => console.log(JSON.stringify({ event, ...what }))
+
+/** Exchange Profiles on a link, and tell of all that comes. */
+async function introduce (link) {
+  const model = ['js-model', 'none', '']
+  say('greeted', { peer: String(link.peerId), agent: link.agent, first: link.first })
+  await link.send(await seal(key, { type: 'profile', model, parameters: 0, context_tokens: 0, serves: false, energy: 0 }))
+  const { message } = await link.next()
+  say('said', { peer: String(link.peerId), type: message.type, model: message.model?.[0] })
+}
+
+await node.handle(PROTOCOL, async (stream, connection) => {
+  try {
+    const link = await Link.greet(node, stream, connection, swarm)
+    await introduce(link)
+    for (;;) await link.next()
+  } catch (error) {
+    say('ended', { peer: String(connection.remotePeer), reason: error.message })
+  }
+}, { runOnLimitedConnection: true })
+
+// What this peer states of itself, which is how others learn that it is a relay.
+const began = Date.now()
+async function presence () {
+  const addresses = node.getMultiaddrs().map(String).slice(0, 12)
+  const now = Math.floor(Date.now() / 1000)
+  return encode(await seal(key, ['presence', swarm, began, 0, now, addresses, !!flags.relay, 'public']))
+}
+const own = await presence()
+await node.handle(CALLS, async (stream, connection) => {
+  try {
+    await serveCalls(stream, { exchange: () => encode([own, ZEROS, [], Date.now()]), state: () => new Uint8Array() })
+  } catch (error) {
+    say('failed', { peer: String(connection.remotePeer), reason: error.message })
+  }
+}, { runOnLimitedConnection: true })
+
+if (address) {
+  const link = await connect(node, address, swarm)
+  await introduce(link)
+  const [connection] = node.getConnections(link.peerId)
+  const { agentVersion, protocols, observedAddr } = await node.services.identify.identify(connection)
+  say('identified', { agent: agentVersion, protocols, observed: String(observedAddr) })
+  say('pinged', { rtt_ms: await node.services.ping.ping(link.peerId) })
+  await node.stop()
+} else {
+  node.addEventListener('peer:identify', ({ detail }) => {
+    say('identified', { peer: String(detail.peerId), agent: detail.agentVersion, protocols: detail.protocols })
+  })
+  say('ready', { peer: String(node.peerId), addresses: node.getMultiaddrs().map(String) })
+  process.stdin.resume().on('end', async () => { await node.stop() })
+}
