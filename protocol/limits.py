@@ -91,6 +91,8 @@ CIRCUITS: Final = 128
 """Circuits at once: between others at a relay, and to a node from relays."""
 CIRCUITS_PER_PEER: Final = 32
 """Of those at a relay, with one peer at either end."""
+CIRCUITS_PER_PAIR: Final = 2
+"""Of them, made by one peer to one other: nobody takes all that lead to somebody else."""
 CIRCUIT_IDLE_S: Final = 120
 """A circuit without a byte in either direction for so long is ended; its ends ping more often."""
 CIRCUIT_BYTES_PER_S: Final = 4 << 20

@@ -112,5 +112,7 @@ def check_time(statement: Statement, now: float) -> None:
         raise RefusedError(
             f"It was signed {statement.issued_at - now:.0f} s from now; see to the clocks."
         )
+    if statement.incarnation > 1000 * (statement.issued_at + SKEW_S):
+        raise RefusedError("It is about a run that has not begun.")
     if statement.issued_at < now - PRESENCE_S:
         raise RefusedError(f"It was signed {now - statement.issued_at:.0f} s ago.")

@@ -133,14 +133,21 @@ class Membership:
             return True
         self._expire(now)
         if first_hand and len(self._members) >= limits.MEMBERS:
-            hearsay = (peer for peer, one in self._members.items() if not one.first_hand)
-            # Where there is none, whoever has been silent for longest: who is linked is not.
-            del self._members[next(hearsay, next(iter(self._members)))]
+            # Who has left, then who was only heard of, then who has been silent for longest: who
+            # is linked is none of them. Of equals the first is the one heard of longest ago.
+            del self._members[min(self._members, key=lambda peer: _rank(self._members[peer]))]
         return len(self._members) < limits.MEMBERS
 
     def _expire(self, now: float) -> None:
         for peer in [one for one, member in self._members.items() if member.expires_at <= now]:
             del self._members[peer]
+
+
+def _rank(member: Member) -> int:
+    """What is given up first."""
+    if member.presence is None:
+        return 0
+    return 2 if member.first_hand else 1
 
 
 def _supersedes(new: Stated, old: Stated) -> bool:

@@ -190,6 +190,9 @@ class CircuitStream(BufferedTCPStream):
         super().__init__(cast(trio.SocketStream, _Ends(wire)))
         self.circuit = circuit
 
+    def reset(self) -> None:
+        """Nothing: closing the stream is enough, for it has no socket of its own."""
+
     def write_now(self, data: bytes) -> int:
         """Nothing: there is no socket of its own."""
         return 0

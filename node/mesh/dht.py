@@ -86,6 +86,7 @@ class Rendezvous:
         self._board = Noticeboard()
         self._desk = Desk(self._table, self._board, served_at, clock)
         self._seeds: dict[PeerId, Contact] = {}
+        self._named: set[PeerId] = set()
         self._added = trio.Event()
         self._asks = trio.CapacityLimiter(ASKED_AT_ONCE)
 
@@ -100,13 +101,21 @@ class Rendezvous:
         role = "serves" if self._served_at() else "only asks"
         return f"{role}; {self.size} nodes known, {len(self._board)} statements kept"
 
-    def add(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Name a node to begin with, such as a bootstrap; without addresses if it is connected."""
+    def add(self, peer: PeerId, addresses: Sequence[str], named: bool = False) -> None:
+        """Name a node to begin with; without addresses if it is connected.
+
+        Args:
+            named: by the operator; such a node stays, whoever else comes.
+        """
         contact = own_contact(peer, addresses)
+        if named:
+            self._named.add(peer)
         known = self._seeds.pop(peer, None)
         self._seeds[peer] = contact
         if len(self._seeds) > SEEDS:
-            del self._seeds[next(iter(self._seeds))]
+            others = [one for one in self._seeds if one not in self._named]
+            for one in others[:1]:
+                del self._seeds[one]
         if contact != known and self.size < K:
             self._added.set()
 

@@ -20,7 +20,7 @@ from node.mesh.link import CLOSE_LIMIT_S, shielded
 from node.mesh.peer_cache import Cached, PeerCache
 from node.mesh.upnp import Mapping, PortMapper
 from node.mesh.wire import Carrier
-from protocol.errors import StoreError
+from protocol.errors import ProtocolError, StoreError
 from protocol.ids import PeerId
 from protocol.presence import Stated
 
@@ -86,6 +86,7 @@ class Discovery:
     """Args:
     mesh: the mesh to find peers for.
     swarm: its name.
+    lan_name: what it is found by on the LAN, as a hash.
     seeds: the nodes to begin with in the DHT, with their multiaddrs.
     cache: the file of peers once linked; None for none.
     lan, dht: whether these are used.
@@ -97,6 +98,7 @@ class Discovery:
         self,
         mesh: Finder,
         swarm: str,
+        lan_name: str,
         seeds: Sequence[tuple[PeerId, str]],
         cache: Path | None,
         lan: bool,
@@ -110,13 +112,13 @@ class Discovery:
         self._cache = PeerCache(cache) if cache is not None else None
         self._cache_status = ""
         self._known: dict[PeerId, Cached] = {}
-        self._lan = Lan(swarm, mesh.peer_id, mesh.addresses, mesh.try_address) if lan else None
+        self._lan = Lan(lan_name, mesh.peer_id, mesh.addresses, mesh.try_address) if lan else None
         self._ports = PortMapper(upnp_port) if upnp_port is not None else None
         self.dht: Rendezvous | None = None
         if dht:
             self.dht = Rendezvous(mesh.peer_id, mesh.dial_node, mesh.served_at, clock)
             for peer, address in seeds:
-                self.dht.add(peer, (address,))
+                self.dht.add(peer, (address,), named=True)
 
     def status(self) -> dict[str, str]:
         """The state of each, in words."""
@@ -201,8 +203,12 @@ class Discovery:
         delay = FIND_SOON_S / 2
         while True:
             own = self._mesh.own_statement()
-            if own is not stated and await dht.announce(own):
-                stated = own
-            self._mesh.hear(await dht.find(self._swarm), None)
+            try:
+                if own is not stated and await dht.announce(own):
+                    stated = own
+                self._mesh.hear(await dht.find(self._swarm), None)
+            except ProtocolError as error:
+                # A clock that jumps makes one's own statement too old, or too new.
+                log.warning("the DHT is of no use now: %s", error.user_text())
             delay = FIND_EVERY_S if self._mesh.linked_at() else min(2 * delay, FIND_EVERY_S)
             await trio.sleep(delay)

@@ -92,11 +92,12 @@ class Network(Swarm):  # type: ignore[misc]
 
     async def accept(self, socket: trio.SocketStream) -> None:
         """Serve one inbound TCP connection until it ends. Raises nothing but cancellation."""
-        stream = BufferedTCPStream(tuned(socket), self.traffic)
-        remote = stream.get_remote_address()
-        prefix = prefix_of(remote)
-        punch = None if remote is None else self.punching.get(remote)
+        remote: tuple[str, int] | None = None
         try:
+            stream = BufferedTCPStream(tuned(socket), self.traffic)
+            remote = stream.get_remote_address()
+            prefix = prefix_of(remote)
+            punch = None if remote is None else self.punching.get(remote)
             if punch is not None:
                 await punch(socket)
                 return

@@ -24,6 +24,7 @@ from node.mesh.harden import IDLE_LIMIT_S, BufferedTCPStream, Network, build_net
 from node.mesh.link import CLOSE_LIMIT_S, shielded
 from node.mesh.peering import Peering, Settings
 from node.mesh.punch import Puncher
+from node.mesh.reach import is_local
 from node.mesh.relay import RelayServer
 from node.mesh.report import RelayLoad
 from node.mesh.wire import Carrier
@@ -182,6 +183,8 @@ class Libp2pMesh(Peering):
 
     async def _punch_connect(self, target: Address) -> trio.SocketStream:
         """One dial at a hole: from the listening port and no other."""
+        if self._settings.lan_only and not self._standing.is_of_site(target):
+            raise OSError(f"{target} is not on this network, and --lan is set")
         source = self._source(target)
         if source is None:
             raise OSError(f"no socket of ours reaches {target}")
@@ -270,8 +273,14 @@ class Libp2pMesh(Peering):
         raise RuntimeError("the libp2p service ended by itself")
 
     async def _knocked(self, stream: trio.SocketStream) -> None:
-        """Somebody connects."""
-        host, port = stream.socket.getpeername()[:2]
+        """Somebody connects. Raises nothing but cancellation."""
+        try:
+            host, port = stream.socket.getpeername()[:2]
+        except OSError:
+            # It has been reset before it was looked at.
+            self._network.refused["handshake"] += 1
+            await trio.aclose_forcefully(stream)
+            return
         if self._settings.lan_only and not self._standing.is_of_site(of_socket(host, port)):
             self._network.refused["outside"] += 1
             await trio.aclose_forcefully(stream)
@@ -308,8 +317,14 @@ class Libp2pMesh(Peering):
         await handlers[name](wire)
 
     async def _identified(self, wire: Libp2pWire) -> None:
-        agent = self._settings.agent
-        await identify.serve(wire, agent, self._network, self.addresses(), list(self._protocols()))
+        # Where one is inside a site is nobody's business outside.
+        at = wire.carrier.address
+        inside = at is not None and at.relay is None and is_local(at)
+        told = [one for one in self._standing.addresses() if inside or not is_local(one)]
+        protocols = list(self._protocols())
+        await identify.serve(
+            wire, self._settings.agent, self._network, tuple(map(str, told)), protocols
+        )
 
 
 async def _close_listeners(listeners: list[trio.SocketListener]) -> None:

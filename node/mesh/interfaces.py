@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Callable
 from typing import Final
 
@@ -11,6 +12,8 @@ import trio
 
 LOOK_S: Final = 3.0
 """A laptop that has moved is noticed within this time; the kernel is asked, nothing is sent."""
+
+log = logging.getLogger(__name__)
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
@@ -32,7 +35,12 @@ async def watch(changed: Callable[[frozenset[Interface]], None]) -> None:
     known = interfaces()
     while True:
         await trio.sleep(LOOK_S)
-        now = interfaces()
+        try:
+            now = interfaces()
+        except OSError as error:
+            # There may be no descriptor left for a moment.
+            log.warning("the addresses of this machine cannot be read: %s", error)
+            continue
         if now != known:
             known = now
             changed(now)

@@ -19,16 +19,26 @@ import trio
 
 from node.mesh.address import Address
 from node.mesh.link import CLOSE_LIMIT_S, LiveLink, shielded
+from node.mesh.ration import Ration
 from node.mesh.reach import is_local
 from node.mesh.wire import Carrier
 from protocol import limits
-from protocol.errors import MeshError
+from protocol.errors import MeshError, UnreachableError
 from protocol.ids import PeerId, short_peer
 
 FIRST_DELAY_S: Final = 0.5
 LAST_DELAY_S: Final = 30.0
 DIALS_AT_ONCE: Final = 16
 ADDRESSES_PER_PEER: Final = limits.ADDRESSES
+HEARSAY_TRIES: Final = 3
+"""Of a peer that has not said itself that it is there."""
+HEARSAY_AT_ONCE: Final = 128
+HEARSAY_PER_S: Final = 2.0
+"""Connections that are tried because somebody has named an address: many peers may be made up to
+have one victim flooded by a whole swarm."""
+PER_HOST_AT_ONCE: Final = 16
+PER_HOST_PER_S: Final = 0.1
+"""Of these, to one address of the public internet, whomever they are for."""
 TRIES: Final = 8
 """Dials in a row that may fail before a peer that is no bootstrap is given up."""
 STAGGER_S: Final = 0.25
@@ -81,6 +91,7 @@ class Target:
     error: str = ""
     tried: int = 0
     again: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class Paths:
@@ -97,6 +108,7 @@ class Paths:
         punch: makes a direct connection beside a relayed one that the peer has made.
         is_near: whether an address that is local to some site is local to ours.
         why_not: why the last connection to a peer became no link; empty where that is not known.
+        is_linked: whether there is a link to a peer.
         rng: for the jitter.
     """
 
@@ -111,6 +123,7 @@ class Paths:
         punch: Callable[[Carrier], Awaitable[Carrier]],
         is_near: Callable[[Address], bool],
         why_not: Callable[[PeerId], str],
+        is_linked: Callable[[PeerId], bool],
         rng: random.Random,
     ) -> None:
         self._own = own
@@ -122,6 +135,9 @@ class Paths:
         self._punch = punch
         self._is_near = is_near
         self._why_not = why_not
+        self._is_linked = is_linked
+        self._hearsay = Ration(HEARSAY_AT_ONCE, HEARSAY_PER_S)
+        self._per_host = Ration(PER_HOST_AT_ONCE, PER_HOST_PER_S)
         self._seed = rng.randbytes(16)
         self._dials = trio.CapacityLimiter(DIALS_AT_ONCE)
         self._targets: dict[PeerId, Target] = {}
@@ -150,7 +166,8 @@ class Paths:
             return
         target = self._targets.get(peer)
         if target is None:
-            if tries < math.inf and len(self._targets) >= limits.PEERS:
+            addresses = list(addresses)
+            if tries < math.inf and not self._make_room(len(addresses) > 0):
                 log.info("not dialling %s: %d peers are wanted", short_peer(peer), limits.PEERS)
                 return
             target = Target(peer, [], tries, observed)
@@ -166,14 +183,29 @@ class Paths:
             del target.addresses[ADDRESSES_PER_PEER:]
             target.again.set()
 
+    def _make_room(self, given: bool) -> bool:
+        """Whether one more peer can be wanted; one that does not answer may make room for it.
+
+        Args:
+            given: its address is from the operator, this network or the disk, not stated by it.
+        """
+        if len(self._targets) < limits.PEERS:
+            return True
+        absent = [
+            one
+            for one in self._targets.values()
+            if one.tries < math.inf and not self._is_linked(one.peer) and (given or one.failures)
+        ]
+        # Who was only heard of first, then who has failed most.
+        victim = min(absent, key=lambda one: (one.tries, -one.failures), default=None)
+        if victim is None:
+            return False
+        del self._targets[victim.peer]
+        victim.scope.cancel()
+        return True
+
     def retry(self, peer: PeerId) -> None:
         """Something new is known of ``peer``: dial it now, if it is not there."""
-        target = self._targets.get(peer)
-        if target is not None:
-            target.again.set()
-
-    def news(self, peer: PeerId) -> None:
-        """A peer has stated something new of itself: look at once whether it can be reached."""
         target = self._targets.get(peer)
         if target is not None:
             target.again.set()
@@ -198,6 +230,13 @@ class Paths:
     # --- dialling -------------------------------------------------------------------------------
 
     async def _keep(self, target: Target) -> None:
+        with target.scope:
+            await self._stay(target)
+        if self._targets.get(target.peer) is target:
+            del self._targets[target.peer]
+
+    async def _stay(self, target: Target) -> None:
+        """Dial ``target`` until it is given up."""
         # Its own: peers that are lost at one moment must not draw from one in any order.
         rng = random.Random(self._seed + target.peer)
         delay = FIRST_DELAY_S
@@ -217,7 +256,6 @@ class Paths:
                 delay = FIRST_DELAY_S
                 # A try before its time is one more, else a busy minute would use them up.
                 target.failures = max(target.failures - 1, 0)
-        del self._targets[target.peer]
 
     async def _try(self, target: Target) -> bool:
         """Connect to ``target`` and serve the link until its end; whether there was one."""
@@ -264,6 +302,7 @@ class Paths:
             await trio.sleep(after_s)
             target.tried += 1
             try:
+                self._check_ration(target, address)
                 carrier = await self._dial(address, observed and address.relay is None)
             except Exception as error:
                 errors[str(address.bare())] = str(error) or _in_words(error)
@@ -310,6 +349,20 @@ class Paths:
         target.error = target.error or "no address answered in time"
         log.info("cannot reach %s: %s", short_peer(target.peer), target.error)
         return None
+
+    def _check_ration(self, target: Target, address: Address) -> None:
+        """See that nobody is flooded in the name of peers that may be made up.
+
+        Raises:
+            UnreachableError: enough was tried of late.
+        """
+        if target.tries == math.inf or address in target.addresses or is_local(address):
+            return
+        if address.relay is not None and self._is_linked(address.relay):
+            return  # over a connection that stands
+        now = trio.current_time()
+        if not self._per_host.take(address.host, now) or not self._hearsay.take("all", now):
+            raise UnreachableError("Enough addresses that others named were tried of late.")
 
     def _ways(self, target: Target) -> tuple[list[Address], list[Address]]:
         """The direct addresses and the circuits that are worth a try."""

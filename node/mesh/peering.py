@@ -26,7 +26,7 @@ from node.mesh.discovery import Discovery
 from node.mesh.greet import PROTOCOL_ID
 from node.mesh.inbox import Inbox
 from node.mesh.link import CLOSE_LIMIT_S, LiveLink, shielded
-from node.mesh.paths import TRIES, Outlook, Paths
+from node.mesh.paths import HEARSAY_TRIES, TRIES, Outlook, Paths
 from node.mesh.probing import Prober
 from node.mesh.reach import Reach, ReachReport, is_local
 from node.mesh.report import Dialled, Held, MeshReport, RelayLoad
@@ -130,6 +130,7 @@ class Peering(ABC):
             self._reserved,
             map(parse_address, settings.bootstraps),
             settings.lan_only,
+            self._is_outside,
         )
         self._membership = Membership(self._own, settings.swarm)
         self._roster = Roster(
@@ -153,6 +154,7 @@ class Peering(ABC):
             self._punch,
             self._standing.is_near,
             self._table.why_not,
+            self._table.is_linked,
             _fork(rng),
         )
         self._prober = Prober(
@@ -170,6 +172,7 @@ class Peering(ABC):
             self._standing.needs_relays, self._relays, self._reserve, self._changed, _fork(rng)
         )
         self._bootstraps: set[PeerId] = set()
+        self._table.named = self._bootstraps
         self._discovery: Discovery | None = None
         self._nursery: trio.Nursery | None = None
         for text in settings.bootstraps:
@@ -358,6 +361,8 @@ class Peering(ABC):
         return Discovery(
             self,
             settings.swarm,
+            # Those who have no key of a private swarm are not told its name, not even as a hash.
+            settings.swarm + ("" if settings.swarm_key is None else settings.swarm_key.hex()),
             [
                 (target.peer, str(one))
                 for target in self._paths.targets()
@@ -444,11 +449,15 @@ class Peering(ABC):
     def network_changed(self, now: frozenset[interfaces.Interface]) -> None:
         """The addresses of this machine are not what they were."""
         log.warning("the network has changed; everything is looked at again")
-        self._standing.network_changed(now)
+        standing = []
+        self._standing.interfaces = now
         for live in self._table.live():
             source = live.wire.carrier.source
             if source is not None and self._standing.is_gone(source):
                 live.close("the address that it used is gone")
+            else:
+                standing.append(live.peer)
+        self._standing.network_changed(now, standing)
         self._prober.again()
         self._changed()
 
@@ -517,15 +526,15 @@ class Peering(ABC):
         if not self._standing.is_examined():
             self._prober.again()
 
-    def _heard(self, peer: PeerId) -> None:
+    def _heard(self, peer: PeerId, first_hand: bool) -> None:
         self._reservations.look()
         outlook = self._outlook(peer)
-        if self._discovery is not None and outlook.nat == "public":
-            direct = [str(one) for one in outlook.addresses if one.relay is None]
-            self._discovery.serves(peer, direct)
+        if self._discovery is not None and outlook.nat == "public" and first_hand:
+            # Names are left out: whoever states one chooses which server is asked for it.
+            known = [one for one in outlook.addresses if one.relay is None and one.ip() is not None]
+            self._discovery.serves(peer, [str(one) for one in known if self._standing.is_near(one)])
         if self._membership.get(peer, self._clock()) is not None:
-            self._paths.want(peer, (), TRIES)
-            self._paths.news(peer)
+            self._paths.want(peer, (), TRIES if first_hand else HEARSAY_TRIES)
             self._paths.retry(peer)
 
     def _others(self) -> list[PeerId]:
@@ -549,7 +558,7 @@ class Peering(ABC):
         self._paths.hurry()
 
     def _relays(self) -> list[tuple[PeerId, Carrier, Address]]:
-        """Linked relays, the nearest first."""
+        """Linked relays, those that the operator has named first, then the nearest."""
         found = []
         for live in self._table.live():
             presence = self._membership.get(live.peer, self._clock())
@@ -560,7 +569,14 @@ class Peering(ABC):
             public = [one for one in stated if not is_local(one)] or stated
             if public:
                 found.append((live.peer, carrier, public[0]))
-        return sorted(found, key=lambda one: one[1].rtt_s or 1.0)
+        # Who was named is the least likely to be somebody else's.
+        return sorted(found, key=lambda one: (one[0] not in self._bootstraps, one[1].rtt_s or 1.0))
+
+    def _is_outside(self) -> bool:
+        """Whether this node has gone out to a peer on the public internet."""
+        carriers = [live.wire.carrier for live in self._table.live() if not live.relayed]
+        places = [one.address for one in carriers if one.dialled]
+        return any(at is not None and not is_local(at) for at in places)
 
     def _reserved(self) -> list[Address]:
         """The circuits to this node."""

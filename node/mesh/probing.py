@@ -17,6 +17,7 @@ import trio
 
 from node.mesh.address import Address, parse_dialable
 from node.mesh.calls import Calls
+from node.mesh.ration import Ration
 from node.mesh.reach import Attempt, Reach, is_local
 from node.mesh.wire import Carrier
 from protocol import limits
@@ -39,6 +40,9 @@ VERIFY_S: Final = 20.0
 DIALS_PER_MINUTE: Final = 12
 """Dials made for others in a minute, all askers together: nobody is to be flooded this way. Each is
 one TCP connection and one handshake, to the address from which the asker is seen."""
+
+DIALS_PER_ASKER: Final = 4
+"""Of them, asked for by one peer."""
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +105,7 @@ class Prober:
         self._changed = changed
         self._rng = rng
         self._made: list[float] = []
+        self._asked = Ration(DIALS_PER_ASKER, DIALS_PER_ASKER / 60.0)
         self._again = trio.Event()
         calls.answers[VERIFY] = self._answer_verify
         calls.answers[DIAL_BACK] = self._answer_dial_back
@@ -170,7 +175,7 @@ class Prober:
                 continue
             if PeerId(verdict.by) == peer and verdict.stranger:
                 return reply
-        reached = await self._try(address)
+        reached = await self._try(asker, address)
         return encode(Verified(self._own, reached, False))
 
     async def _answer_dial_back(self, asker: PeerId, body: bytes) -> bytes:
@@ -178,7 +183,7 @@ class Prober:
         assert address.peer is not None
         if address.peer == self._own or address.peer in self._linked():
             raise RefusedError("There is a connection with that peer here.")
-        return encode(Verified(self._own, await self._try(address), True))
+        return encode(Verified(self._own, await self._try(asker, address), True))
 
     def _address(self, peer: PeerId | None, body: bytes) -> Address:
         """The address in a request.
@@ -196,8 +201,10 @@ class Prober:
             raise RefusedError("Nobody may ask for connections to somebody else.")
         return address
 
-    async def _try(self, address: Address) -> bool:
+    async def _try(self, asker: PeerId, address: Address) -> bool:
         now = trio.current_time()
+        if not self._asked.take(asker, now):
+            raise RefusedError("This node has dialled enough for you.")
         self._made = [at for at in self._made if now - at < 60.0]
         if len(self._made) >= DIALS_PER_MINUTE:
             raise RefusedError("This node has dialled enough for others.")

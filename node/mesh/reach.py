@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -142,10 +142,16 @@ class Reach:
         while len(self._attempts) > OBSERVATIONS:
             del self._attempts[next(iter(self._attempts))]
 
-    def forget(self) -> None:
-        """The network has changed: nothing known of the old one holds."""
-        self._observations.clear()
-        self._attempts.clear()
+    def forget(self, standing: Collection[PeerId] = ()) -> None:
+        """The network has changed: nothing known of the old one holds.
+
+        Args:
+            standing: peers whose connection has outlived that; what they observe holds.
+        """
+        left = {at: one for at, one in self._observations.items() if one.observer in standing}
+        if len(left) < len(self._observations) or not left:
+            self._attempts.clear()
+        self._observations = left
 
     def candidates(self) -> tuple[Address, ...]:
         """Where others see the listening port, most often seen first."""
@@ -193,9 +199,10 @@ class Reach:
         through = sorted((one for one in counting if one.reached), key=lambda one: not one.stranger)
         strangers = [one for one in through if one.stranger]
         # Nobody alone makes this node give up its relays, nor look for some in vain.
-        asked = Counter(one.address for one in counting if one.stranger)
-        reached = Counter(one.address for one in strangers)
-        most = any(2 * reached[address] > asked[address] for address in reached)
+        # A peer that is linked and cannot get in says more than a stranger that can.
+        asked = Counter(one.address for one in counting)
+        reached = Counter(one.address for one in through)
+        most = any(2 * reached[one.address] > asked[one.address] for one in strangers)
         outside = {one.at.host for one in self._observations.values() if not is_local(one.at)}
         if self._asserted or most or (through and not strangers and mapping == NO_NAT):
             nat = "public"

@@ -76,6 +76,7 @@ class RelayServer:
         self._reservations: dict[str, _Reservation] = {}
         self._circuits = 0
         self._circuits_of: Counter[str] = Counter()
+        self._pairs: Counter[tuple[str, str]] = Counter()
         self.refused: Counter[str] = Counter()
         self._bytes = 0
         self._rate = Rate(limits.RELAY_BYTES_PER_S)
@@ -170,13 +171,16 @@ class RelayServer:
             await self._refuse(wire, Status.NO_RESERVATION)
             return
         ends = (wire.peer, target)
-        if self._circuits >= limits.CIRCUITS or any(
-            self._circuits_of[end] >= limits.CIRCUITS_PER_PEER for end in ends
+        if (
+            self._pairs[ends] >= limits.CIRCUITS_PER_PAIR
+            or self._circuits >= limits.CIRCUITS
+            or any(self._circuits_of[end] >= limits.CIRCUITS_PER_PEER for end in ends)
         ):
             await self._refuse(wire, Status.RESOURCE_LIMIT_EXCEEDED)
             return
         self._circuits += 1
         self._circuits_of.update(ends)
+        self._pairs[ends] += 1
         try:
             other = await self._stop(reservation.carrier, wire.peer)
             if other is not None:
@@ -186,6 +190,8 @@ class RelayServer:
             self._circuits_of.subtract(ends)
             # Forgets who has no circuit.
             self._circuits_of = +self._circuits_of
+            self._pairs[ends] -= 1
+            self._pairs = +self._pairs
         if other is None:
             await self._refuse(wire, Status.CONNECTION_FAILED)
 

@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Final
 
 import trio
@@ -18,7 +19,7 @@ from protocol.ids import PeerId, short_peer
 
 HELD: Final = 2
 """Relays at which a private node has a reservation."""
-RENEW_S: Final = 600.0
+RENEW_S: Final = 120.0
 """A reservation is renewed after so long at the latest: a relay that restarted has forgotten it."""
 AVOID_S: Final = 10.0
 """How long a relay that failed or refused is not asked again."""
@@ -82,6 +83,8 @@ class Reservations:
                 self._look_again = trio.Event()
                 now = trio.current_time()
                 self._avoided = {peer: at for peer, at in self._avoided.items() if at > now}
+                linked = {peer for peer, _, _ in self._relays()}
+                self.errors = {peer: why for peer, why in self.errors.items() if peer in linked}
                 if self._wanted() and len(self._busy) < HELD:
                     for relay in self._choose()[: HELD - len(self._busy)]:
                         self._busy.add(relay[0])
@@ -97,7 +100,16 @@ class Reservations:
         """Relays to ask: none that has just failed."""
         free = [relay for relay in self._relays() if relay[0] not in self._busy]
         # A connection may have ended a moment before its link does.
-        return [one for one in free if one[0] not in self._avoided and not one[1].closed]
+        ready = [one for one in free if one[0] not in self._avoided and not one[1].closed]
+        held = {_network(one.address) for one in self.held.values()}
+        first: list[tuple[PeerId, Carrier, Address]] = []
+        rest: list[tuple[PeerId, Carrier, Address]] = []
+        for one in ready:
+            network = _network(one[2])
+            (rest if network in held else first).append(one)
+            held.add(network)
+        # Two relays of one operator are like one; but better that than one alone.
+        return first + rest
 
     async def _keep(self, peer: PeerId, carrier: Carrier, address: Address) -> None:
         """Hold a reservation for as long as the connection lasts and the relay agrees."""
@@ -122,3 +134,11 @@ class Reservations:
             self.look()
             if self.held.pop(peer, None) is not None:
                 self._changed()
+
+
+def _network(address: Address) -> str:
+    """What one operator is likely to have many addresses of: /24 of IPv4, /48 of IPv6."""
+    ip = address.ip()
+    if ip is None:
+        return address.host
+    return str(ip_network((ip, 24 if ip.version == 4 else 48), strict=False))

@@ -19,12 +19,13 @@ import trio
 
 from node.mesh.address import Address
 from node.mesh.calls import Calls
+from node.mesh.ration import Ration
 from protocol import limits
 from protocol.codec import decode, encode
 from protocol.envelope import Signer
-from protocol.errors import MeshError, ProtocolError
+from protocol.errors import MeshError, ProtocolError, RefusedError
 from protocol.ids import PeerId, short_peer
-from protocol.presence import PRESENCE_S, Leave, Presence, Stated, read, state
+from protocol.presence import PRESENCE_S, Leave, Presence, Stated, Statement, read, state
 from swarm.membership import Membership
 
 EXCHANGE: Final = "exchange"
@@ -41,6 +42,9 @@ LEAVE_LIMIT_S: Final = 1.0
 STATEMENTS_AT_ONCE: Final = 512
 """Statements of one peer that are verified at once."""
 STATEMENTS_PER_S: Final = 16.0
+EXCHANGES_AT_ONCE: Final = 16
+EXCHANGES_PER_S: Final = 0.5
+"""Exchanges of one peer that are answered: each looks at everybody who is known."""
 SPLIT: Final = 2
 """Strangers that a new peer has to know, at least, to come from another part of the swarm."""
 
@@ -83,7 +87,7 @@ class Roster:
     calls: the way to linked peers.
     linked: the peers linked now.
     facts: the addresses, whether this node relays, and its NAT, as in a Presence.
-    heard: called with each peer of whom something new was stated.
+    heard: called with each peer of whom something new was stated, and whether it said so itself.
     rng: whom to exchange with.
     clock: Unix time in seconds.
 
@@ -100,7 +104,7 @@ class Roster:
         calls: Calls,
         linked: Callable[[], list[PeerId]],
         facts: Callable[[], tuple[tuple[Address, ...], bool, str]],
-        heard: Callable[[PeerId], None],
+        heard: Callable[[PeerId, bool], None],
         rng: random.Random,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -118,7 +122,9 @@ class Roster:
         self._own: Stated | None = None
         self._facts_changed = trio.Event()
         self._apart = trio.Event()
-        self._allowances: dict[PeerId, tuple[float, float]] = {}
+        # A signature takes us longer to check than it to invent.
+        self._statements = Ration(STATEMENTS_AT_ONCE, STATEMENTS_PER_S)
+        self._exchanges = Ration(EXCHANGES_AT_ONCE, EXCHANGES_PER_S)
         self.skews: dict[PeerId, float] = {}
         self.merges = 0
         calls.answers[EXCHANGE] = self._answer_exchange
@@ -202,7 +208,7 @@ class Roster:
         told: set[PeerId] = set()
         now = self._clock()
         for envelope in envelopes:
-            if source is not None and not self._may_state(source):
+            if source is not None and not self._statements.take(source, trio.current_time()):
                 log.info("%s passes on too many statements", short_peer(source))
                 break
             try:
@@ -212,11 +218,21 @@ class Roster:
                 log.debug("a statement is left out: %s", error)
                 continue
             told.add(stated.peer)
+            if stated.peer == self._signer.peer:
+                self._outlive(stated.statement)
             if new:
-                self._heard(stated.peer)
+                self._heard(stated.peer, stated.peer == source)
                 if stated.peer not in self._linked():
                     self._apart.set()
         return told
+
+    def _outlive(self, past: Statement) -> None:
+        """Begin a later run than one of which others hold a word, as after a clock was set."""
+        own = self._incarnation
+        if past.incarnation > own or (past.incarnation == own and isinstance(past, Leave)):
+            self._incarnation = past.incarnation + 1
+            self._own = None
+            self.changed()
 
     # --- calls ----------------------------------------------------------------------------------
 
@@ -253,9 +269,11 @@ class Roster:
         return told
 
     async def _answer_exchange(self, peer: PeerId, body: bytes) -> bytes:
+        if not self._exchanges.take(peer, trio.current_time()):
+            raise RefusedError("That is too often.")
         ask = decode(body, Exchange)
         self.hear((ask.own, *ask.statements), peer)
-        self.skews.setdefault(peer, ask.now_ms / 1000 - self._clock())
+        self.skews[peer] = ask.now_ms / 1000 - self._clock()
         known = self._known()
         statements = () if known == ask.known else self._sample()
         now_ms = round(1000 * self._clock())
@@ -279,13 +297,3 @@ class Roster:
     def _known(self) -> bytes:
         """A digest over what is known: the same wherever the same is known."""
         return self._membership.digest(self.own(), self._clock())
-
-    def _may_state(self, peer: PeerId) -> bool:
-        """A token bucket for each peer: a signature takes us longer to check than it to invent."""
-        now = trio.current_time()
-        left, since = self._allowances.pop(peer, (float(STATEMENTS_AT_ONCE), now))
-        left = min(STATEMENTS_AT_ONCE, left + STATEMENTS_PER_S * (now - since))
-        self._allowances[peer] = (max(left - 1, 0.0), now)
-        while len(self._allowances) > 2 * limits.PEERS:
-            del self._allowances[next(iter(self._allowances))]
-        return left >= 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -29,6 +29,7 @@ class Standing:
     circuits: addresses through the relays at which it has a reservation.
     named: addresses of peers that the operator has given.
     lan_only: the swarm is on this network.
+    is_outside: whether this node has gone out to a peer on the public internet.
 
     Attributes:
         interfaces: the addresses of this machine.
@@ -45,6 +46,7 @@ class Standing:
         circuits: Callable[[], Iterable[Address]],
         named: Iterable[Address],
         lan_only: bool,
+        is_outside: Callable[[], bool],
     ) -> None:
         self._own = own
         self._bound = bound
@@ -54,6 +56,7 @@ class Standing:
         self._circuits = circuits
         self._named = [ip for one in named if (ip := one.ip()) is not None]
         self._lan_only = lan_only
+        self._is_outside = is_outside
         self.interfaces = interfaces.interfaces()
         self.mapped: Address | None = None
 
@@ -94,7 +97,7 @@ class Standing:
         """Whether others can only come to it through a relay, or may."""
         # Even while nothing is known: a look takes seconds, and a reservation costs little.
         report = self.report()
-        return report.nat != PUBLIC and report.observers > 0
+        return report.nat != PUBLIC and (report.observers > 0 or self._is_outside())
 
     def is_examined(self) -> bool:
         """Whether anybody has tried to get through."""
@@ -125,7 +128,7 @@ class Standing:
         if ip is None:
             return False
         near = (one.network for one in self.interfaces if one.version == ip.version)
-        return ip.is_loopback or is_local(address) or any(ip in network for network in near)
+        return ip.is_loopback or any(ip in network for network in near)
 
     def is_gone(self, source: Address) -> bool:
         """Whether this machine had the address ``source`` and has it no more."""
@@ -148,10 +151,16 @@ class Standing:
             return False
         return self._reach.observe(Observation(peer, at.bare(), seen))
 
-    def network_changed(self, now: frozenset[interfaces.Interface]) -> None:
-        """Nothing known of the old network holds."""
+    def network_changed(
+        self, now: frozenset[interfaces.Interface], standing: Collection[PeerId]
+    ) -> None:
+        """Nothing holds that was known of a network that is gone.
+
+        Args:
+            standing: peers whose connection has outlived the change; what they see, they still do.
+        """
         self.interfaces = now
-        self._reach.forget()
+        self._reach.forget(standing)
 
     def _sockets(self) -> list[Address]:
         return [advertised(one, self._own) for one in self._bound() if one.port]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from ipaddress import ip_network
 
 import trio
@@ -48,6 +48,7 @@ class LinkTable:
 
     Attributes:
         refusals: greetings that came to nothing, by reason.
+        named: peers that the operator has named, of which no network has too many.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class LinkTable:
         self._noted = noted
         self._linked = linked
         self.refusals: Counter[str] = Counter()
+        self.named: Container[PeerId] = ()
         self._reasons: dict[PeerId, str] = {}
         self._links: dict[PeerId, LiveLink] = {}
         self._admitted: dict[PeerId, Wire] = {}
@@ -192,7 +194,7 @@ class LinkTable:
         if peer not in self._links and len(self._links) + len(self._admitted) >= limits.PEERS:
             raise CrowdedError(f"This node has {limits.PEERS} connections and takes no more.")
         network = _network(carrier)
-        if peer not in self._links and network and not carrier.dialled:
+        if peer not in self._links and network and peer not in self.named:
             alike = sum(_network(live.wire.carrier) == network for live in self._links.values())
             if alike >= limits.LINKS_PER_NETWORK:
                 raise CrowdedError(f"This node has {alike} connections from {network}.")

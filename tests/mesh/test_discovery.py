@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from node.mesh import discovery
 from node.mesh.address import Address, parse_address
 from node.mesh.base import PeerUp
+from node.mesh.dht import SEEDS
 from node.mesh.discovery import Discovery
 from node.mesh.host import Libp2pMesh
 from node.mesh.peer_cache import Cached, PeerCache
@@ -21,7 +22,7 @@ from node.mesh.peering import Settings
 from node.mesh.upnp import Mapping
 from node.mesh.wire import Carrier
 from protocol.envelope import KeySigner
-from protocol.errors import StoreError, UnreachableError
+from protocol.errors import RefusedError, StoreError, UnreachableError
 from protocol.ids import PeerId, peer_text
 from protocol.presence import Leave, Presence, Stated, state
 from tests.mesh.worlds import eventually, key_seed, until
@@ -100,7 +101,7 @@ class Dht:
 
 
 def discover(mesh: Mesh, cache: Path | None = None, dht: Dht | None = None) -> Discovery:
-    made = Discovery(mesh, "test", (), cache, False, False, None, lambda: NOW)
+    made = Discovery(mesh, "test", "test", (), cache, False, False, None, lambda: NOW)
     made.dht = dht  # type: ignore[assignment]
     return made
 
@@ -198,6 +199,27 @@ async def test_a_node_that_goes_says_so_there(autojump_clock: MockClock) -> None
     dht.size = 0
     await discover(Mesh(), dht=dht).say_leave(leave)
     assert dht.announced == [leave], "there is nobody to tell"
+
+
+async def test_a_clock_that_jumps_ends_nothing(autojump_clock: MockClock) -> None:
+    class Strict(Dht):
+        async def announce(self, stated: Stated) -> int:
+            self.announced.append(stated)
+            raise RefusedError("It was signed 4000 s ago.")
+
+    mesh, dht = Mesh(), Strict()
+    async with running(discover(mesh, dht=dht)):
+        await trio.sleep(1000)
+    assert len(dht.announced) > 3
+
+
+async def test_nobody_displaces_a_bootstrap_in_the_dht() -> None:
+    made = Discovery(Mesh(), "test", "test", [(FRIEND, AT)], None, False, True, None, lambda: NOW)
+    assert made.dht is not None
+    for number in range(200):
+        made.serves(PeerId(number.to_bytes(4, "big") * 8), ["/ip4/203.0.113.9/tcp/1"])
+    assert FRIEND in made.dht._seeds
+    assert len(made.dht._seeds) <= SEEDS
 
 
 async def test_leaving_waits_for_nobody(autojump_clock: MockClock) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import trio
 
 from node.mesh import calls, circuit, identify, punch
+from node.mesh.address import Address
 from node.mesh.base import PeerDown, PeerUp, Received
 from node.mesh.carrier import Libp2pWire, carrier_of
 from node.mesh.greet import PROTOCOL_ID
@@ -174,12 +177,12 @@ async def test_garbage_on_every_protocol(
         assert (event.peer, event.payload) == (friend.peer_id, b"still here?")
 
 
-@pytest.mark.parametrize("protocol", [PROTOCOL_ID, circuit.HOP_ID, punch.PROTOCOL_ID])
+@pytest.mark.parametrize("protocol", [PROTOCOL_ID, circuit.HOP_ID])
 async def test_a_byte_now_and_then_is_not_waited_for(
     victim: Libp2pMesh, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     """Slow loris: it neither ends nor says enough."""
-    for limit in ("table.GREETING_LIMIT_S", "relay.HANDSHAKE_LIMIT_S", "punch.HANDSHAKE_LIMIT_S"):
+    for limit in ("table.GREETING_LIMIT_S", "relay.HANDSHAKE_LIMIT_S"):
         monkeypatch.setattr(f"node.mesh.{limit}", 0.3)
     async with attacker() as network:
         wire = await _open(await connect(network, victim), protocol)
@@ -246,3 +249,29 @@ async def test_nothing_outside_is_dialled_or_let_in(monkeypatch: pytest.MonkeyPa
             assert await stream.receive_some() == b""
         await stream.aclose()
         assert mesh.report().refused["outside"] == 1
+
+
+async def test_a_connection_that_is_reset_at_once_hurts_nobody(victim: Libp2pMesh) -> None:
+    """It takes no key, not even that of a private swarm."""
+    friend = mesh_of("friend", *victim.addresses())
+    async with friend.running():
+        await until(victim, PeerUp)
+        network = victim._network
+        for _ in range(50):
+            sock = socket.socket()
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.connect(("127.0.0.1", port_of(victim)))
+            sock.close()
+        await eventually(lambda: victim.report().refused.get("handshake", 0) >= 50)
+        assert victim._network is network
+        friend.send(victim.peer_id, b"still here?")
+        assert (await until(victim, Received)).payload == b"still here?"
+
+
+async def test_a_hole_is_not_dialled_outside_with_lan_only() -> None:
+    settings = Settings(("/ip4/127.0.0.1/tcp/0",), swarm="test", agent="test/lan", lan_only=True)
+    mesh = Libp2pMesh(key_seed("lan"), settings)
+    async with mesh.running():
+        for host in ("8.8.8.8", "10.200.1.1", "100.64.3.3"):
+            with pytest.raises(OSError, match="--lan"):
+                await mesh._punch_connect(Address("ip4", host, 443))

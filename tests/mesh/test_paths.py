@@ -22,6 +22,7 @@ from node.mesh.paths import (
     DIAL_LIMIT_S,
     DIALS_AT_ONCE,
     FIRST_DELAY_S,
+    HEARSAY_TRIES,
     IMPROVE_AFTER_S,
     IMPROVE_LAST_S,
     LAST_DELAY_S,
@@ -111,6 +112,7 @@ class World:
             self._punch,  # type: ignore[arg-type]
             lambda one: self.near(one),
             lambda who: "",
+            lambda who: False,
             random.Random(1),
         )
 
@@ -319,7 +321,8 @@ async def test_a_peer_that_states_ever_new_addresses_is_dialled_no_more_often(
             world.refused = dict.fromkeys(ports, "no")
             world.paths.retry(PEER)
             await trio.sleep(0.1)
-    assert 100 < len(world.dials) < 60 * 10
+    most = paths.PER_HOST_AT_ONCE + 61 * paths.PER_HOST_PER_S
+    assert paths.PER_HOST_AT_ONCE <= len(world.dials) <= most
 
 
 async def test_oneself_is_not_dialled(autojump_clock: MockClock) -> None:
@@ -686,3 +689,46 @@ async def test_made_up_peers_do_not_keep_a_bootstrap_waiting(autojump_clock: Moc
         world.paths.want(PEER, [address(5000)])
         await trio.sleep(1)
         assert 5000 in world.ports
+
+
+async def test_many_made_up_peers_do_not_flood_one_victim(autojump_clock: MockClock) -> None:
+    """Each of them states twelve addresses of somebody who has nothing to do with it."""
+    world = refusing()
+    for number in range(1, limits.PEERS):
+        victim = [Address("ip4", "198.51.100.9", 1000 + port, peer(number)) for port in range(12)]
+        world.outlooks[peer(number)] = Outlook(tuple(victim), "public")
+        world.paths.want(peer(number), (), HEARSAY_TRIES)
+    await world.run(600)
+    most = paths.PER_HOST_AT_ONCE + 600 * paths.PER_HOST_PER_S
+    assert paths.PER_HOST_AT_ONCE <= len(world.dials) <= most
+
+
+async def test_addresses_that_others_named_are_rationed_in_all(autojump_clock: MockClock) -> None:
+    world = refusing()
+    for number in range(1, limits.PEERS):
+        spread = [
+            Address("ip4", f"198.51.{number}.{host}", 4001, peer(number)) for host in range(1, 13)
+        ]
+        world.outlooks[peer(number)] = Outlook(tuple(spread), "public")
+        world.paths.want(peer(number), (), HEARSAY_TRIES)
+    # Who was named by the operator is dialled all the same.
+    world.paths.want(PEER, [address(4001)])
+    await world.run(60)
+    named = [one for _, one, _ in world.dials if one.peer == PEER]
+    others = len(world.dials) - len(named)
+    assert len(named) >= 3
+    assert 0 < others <= paths.HEARSAY_AT_ONCE + 61 * paths.HEARSAY_PER_S
+
+
+async def test_who_was_given_displaces_who_was_only_heard_of(autojump_clock: MockClock) -> None:
+    world = refusing()
+    for number in range(1, limits.PEERS + 1):
+        world.paths.want(peer(number), (), HEARSAY_TRIES)
+    assert len(world.paths.targets()) == limits.PEERS
+    given = peer(limits.PEERS + 5)
+    world.paths.want(given, [address(who=given)], TRIES)
+    assert given in {one.peer for one in world.paths.targets()}
+    assert len(world.paths.targets()) == limits.PEERS
+    heard = peer(limits.PEERS + 6)
+    world.paths.want(heard, (), HEARSAY_TRIES)
+    assert heard not in {one.peer for one in world.paths.targets()}

@@ -171,6 +171,18 @@ def test_another_network_is_another_matter() -> None:
     assert report.tried == 0
 
 
+def test_what_outlives_a_change_is_kept() -> None:
+    """As when an interface appears beside the one in use."""
+    made = reach(*BEHIND)
+    made.attempted(tried(9, False))
+    made.forget({peer(1), peer(2), peer(3)})
+    assert made.report((OWN,), NOW).mapping == PRESERVING
+    assert made.report((OWN,), NOW).tried == 1
+    made.forget({peer(1)})
+    assert made.report((OWN,), NOW).observers == 1
+    assert made.report((OWN,), NOW).tried == 0
+
+
 # --- who gets through ---------------------------------------------------------------------------
 
 PUBLIC = [seen(number, host=OWN.host) for number in (1, 2, 3)]
@@ -217,6 +229,9 @@ CLOSED = [seen(1, 5001), seen(2, 5002)]
         (BEHIND, [tried(9, True), tried(8, False), tried(7, False)], False, "open"),
         (BEHIND, [tried(9, True), tried(8, False)], False, "open"),
         (BEHIND, [tried(9, True), tried(8, True), tried(7, False)], False, "public"),
+        # In a full mesh nobody honest is a stranger, and still they are asked.
+        (BEHIND, [tried(9, True), tried(8, False, stranger=False)], False, "open"),
+        (BEHIND, [tried(9, True), tried(8, True, stranger=False)], False, "public"),
     ],
 )
 def test_how_the_node_is_reached(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from node.mesh.address import Address
 from node.mesh.roster import (
     EXCHANGE,
     EXCHANGE_EVERY_S,
+    EXCHANGES_AT_ONCE,
     LEAVE_LIMIT_S,
     REFRESH_S,
     SETTLE_S,
@@ -34,7 +36,14 @@ from node.mesh.roster import (
 from protocol import limits
 from protocol.codec import encode
 from protocol.envelope import KeySigner
-from protocol.errors import CallError, DecodeError, SwarmError, TooLargeError, UnreachableError
+from protocol.errors import (
+    CallError,
+    DecodeError,
+    RefusedError,
+    SwarmError,
+    TooLargeError,
+    UnreachableError,
+)
 from protocol.ids import PeerId
 from protocol.presence import PRESENCE_S, SKEW_S, Leave, Presence, Stated, read, state
 from swarm.membership import Membership
@@ -97,7 +106,7 @@ class Node:
             self,  # type: ignore[arg-type]
             lambda: sorted(self.links),
             lambda: (self.addresses, self.relay, self.nat),
-            self.heard.append,
+            lambda who, first_hand: self.heard.append(who),
             random.Random(name),
             self.clock,
         )
@@ -597,11 +606,19 @@ async def test_a_flood_of_statements_is_bounded(autojump_clock: MockClock) -> No
     assert len(one.learn(*crowd)) == len(crowd)
 
 
-async def test_allowances_are_kept_of_few(autojump_clock: MockClock) -> None:
-    one = Yard().node("one")
-    for number in range(3 * limits.PEERS):
-        one.learn(presence("x"), source=PeerId(number.to_bytes(32, "big")))
-    assert len(one.roster._allowances) <= 2 * limits.PEERS
+async def test_exchanges_are_rationed(autojump_clock: MockClock) -> None:
+    """Each looks at everybody who is known; others go on."""
+    yard = Yard()
+    one, busy, honest = yard.crowd("one", "busy", "honest")
+    request = encode(Exchange(busy.roster.own().envelope, bytes(32), (), 5))
+    answered = 0
+    for _ in range(500):
+        with contextlib.suppress(RefusedError):
+            await one.answers[EXCHANGE](busy.peer, request)
+            answered += 1
+    assert answered == EXCHANGES_AT_ONCE
+    fair = encode(Exchange(honest.roster.own().envelope, bytes(32), (), 5))
+    assert await one.answers[EXCHANGE](honest.peer, fair)
 
 
 async def test_what_does_not_hold_is_left_out(autojump_clock: MockClock) -> None:
@@ -685,8 +702,11 @@ def test_any_request_is_answered_or_refused(body: bytes, method: str) -> None:
     trio.run(ask, clock=MockClock(autojump_threshold=0))
 
 
-async def test_every_byte_of_an_exchange_counts(autojump_clock: MockClock) -> None:
+async def test_every_byte_of_an_exchange_counts(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No flip makes anybody appear who did not say so."""
+    monkeypatch.setattr("node.mesh.roster.EXCHANGES_AT_ONCE", 1e9)
     yard = Yard()
     one, other = yard.crowd("one", "other")
     other.learn(presence("x"))
@@ -703,3 +723,26 @@ async def test_every_byte_of_an_exchange_counts(autojump_clock: MockClock) -> No
             continue
         finally:
             assert set(one.membership.present(one.clock())) <= right
+
+
+async def test_a_run_that_others_take_for_past_becomes_a_later_one(
+    autojump_clock: MockClock,
+) -> None:
+    """The clock was ahead, the node left, the clock was set right, the node started again."""
+    yard = Yard()
+    one, other = yard.crowd("one", "other")
+    ahead = one.roster.own().statement.incarnation + 60_000
+    left = state(signer("one"), Leave(SWARM, ahead, int(one.clock())))
+    other.learn(left)
+    assert other.membership.get(one.peer, other.clock()) is None
+    one.learn(left)
+    assert one.roster.own().statement.incarnation == ahead + 1
+    other.learn(one.roster.own())
+    assert other.membership.get(one.peer, other.clock()) is not None
+
+
+async def test_a_run_in_the_future_is_refused(autojump_clock: MockClock) -> None:
+    one = Yard().node("one")
+    now = int(one.clock())
+    late = Presence(SWARM, 1000 * (now + SKEW_S + 1), 0, now, (), False, "open")
+    assert not one.learn(state(signer("late"), late))

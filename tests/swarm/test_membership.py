@@ -408,13 +408,14 @@ def test_the_bound_holds_whatever_comes(words: list[tuple[int, bool, bool]]) -> 
         first_hand: set[PeerId] = set()
         for turn, (number, leaves, first) in enumerate(words):
             stated = gone(number, turn) if leaves else here(number, turn)
+            first_hand &= known.present(NOW).keys()
             news = known.hear(stated, NOW, first)
-            if news and first:
-                first_hand.add(stated.peer)
             assert size(known) <= 5
-            there = {one.peer for one in known.sample(100, NOW, b"")}
-            # Once first-hand, never displaced.
-            assert first_hand <= there
+            if not first:
+                # Hearsay displaces nobody who has spoken for himself.
+                assert first_hand - {stated.peer} <= known.present(NOW).keys()
+            elif news and not leaves:
+                first_hand.add(stated.peer)
 
 
 # --- samples ------------------------------------------------------------------------------------
