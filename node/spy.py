@@ -6,8 +6,6 @@ For `swarm eval detect`: it takes part honestly, and notes when which message of
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
 
@@ -17,12 +15,11 @@ import trio
 from node import daemon
 from node.config import Config
 from node.identity import Identity
-from node.mesh.base import Link, Mesh, MeshEvent, Received
-from node.mesh.report import MeshReport
+from node.mesh.base import Mesh, MeshEvent, Received
+from node.mesh.proxy import MeshProxy
 from protocol.errors import ProtocolError
-from protocol.ids import PeerId, RoundId
+from protocol.ids import RoundId
 from protocol.messages import FromAsker, Invite, Roster, parse
-from protocol.presence import Presence
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -48,66 +45,19 @@ class Sighting(msgspec.Struct, frozen=True):
     peers: int = 0
 
 
-class SpyMesh:
+class SpyMesh(MeshProxy):
     """A mesh that notes what others' rounds bring."""
 
     def __init__(self, honest: Mesh, notes: IO[bytes]) -> None:
-        self._honest = honest
+        super().__init__(honest)
         self._notes = notes
-
-    @property
-    def peer_id(self) -> PeerId:
-        """Oneself."""
-        return self._honest.peer_id
-
-    def addresses(self) -> tuple[str, ...]:
-        """Where others can dial."""
-        return self._honest.addresses()
-
-    def links(self) -> tuple[Link, ...]:
-        """Who is connected."""
-        return self._honest.links()
-
-    def send(self, peer: PeerId, payload: bytes) -> None:
-        """Queue ``payload``."""
-        self._honest.send(peer, payload)
-
-    def dial(self, address: str) -> None:
-        """Connect to ``address``."""
-        self._honest.dial(address)
-
-    def disconnect(self, peer: PeerId, reason: str) -> None:
-        """Hang up."""
-        self._honest.disconnect(peer, reason)
 
     async def next_event(self) -> MeshEvent:
         """What comes in, noted."""
-        event = await self._honest.next_event()
+        event = await super().next_event()
         if isinstance(event, Received) and event.peer != self.peer_id:
             self._note(event.payload)
         return event
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """As the honest mesh."""
-        async with self._honest.running():
-            yield
-
-    async def call(self, peer: PeerId, method: str, body: bytes, limit_s: float) -> bytes:
-        """As the honest mesh."""
-        return await self._honest.call(peer, method, body, limit_s)
-
-    def answer(self, method: str, answer: Callable[[PeerId, bytes], Awaitable[bytes]]) -> None:
-        """As the honest mesh."""
-        self._honest.answer(method, answer)
-
-    async def find(self, peer: PeerId, look_up: bool) -> tuple[str, Presence | None]:
-        """As the honest mesh."""
-        return await self._honest.find(peer, look_up)
-
-    def report(self) -> MeshReport:
-        """As the honest mesh."""
-        return self._honest.report()
 
     def _note(self, payload: bytes) -> None:
         try:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +25,8 @@ from node.backends.base import (
 )
 from node.config import Config
 from node.identity import Identity
-from node.mesh.base import Link, Mesh, MeshEvent
+from node.mesh.base import Mesh
+from node.mesh.proxy import MeshProxy
 from protocol.ids import PeerId
 from swarm.answers import key
 from swarm.seeded import Stream
@@ -101,47 +100,13 @@ class Hostile:
         await self._honest.aclose()
 
 
-class Flooding:
+class Flooding(MeshProxy):
     """A mesh that sends everything many times over."""
-
-    def __init__(self, honest: Mesh) -> None:
-        self._honest = honest
-
-    @property
-    def peer_id(self) -> PeerId:
-        """Oneself."""
-        return self._honest.peer_id
-
-    def addresses(self) -> tuple[str, ...]:
-        """Where others can dial."""
-        return self._honest.addresses()
-
-    def links(self) -> tuple[Link, ...]:
-        """Who is connected."""
-        return self._honest.links()
 
     def send(self, peer: PeerId, payload: bytes) -> None:
         """Queue ``payload``, again and again."""
         for _ in range(REPEATS):
-            self._honest.send(peer, payload)
-
-    async def next_event(self) -> MeshEvent:
-        """What comes in."""
-        return await self._honest.next_event()
-
-    def dial(self, address: str) -> None:
-        """Connect to ``address``."""
-        self._honest.dial(address)
-
-    def disconnect(self, peer: PeerId, reason: str) -> None:
-        """Hang up."""
-        self._honest.disconnect(peer, reason)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """As the honest mesh."""
-        async with self._honest.running():
-            yield
+            super().send(peer, payload)
 
 
 VICES = ("random", "own", "collude", "copy", "flood", "overconfident", "invert")
