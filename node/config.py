@@ -145,6 +145,8 @@ def _listen(values: tuple[str, ...]) -> None:
 def _announce(values: tuple[str, ...]) -> None:
     _addresses(values)
     for value in values:
+        if value.endswith("/tcp/0"):
+            raise _Invalid(f"multiaddrs with a port, and {value!r} has none")
         if "/p2p/" in value:
             raise _Invalid(f"multiaddrs without /p2p, and {value!r} has one")
 

@@ -126,11 +126,14 @@ class Control:
         return doctor.examine(self._mesh.report(), self._settings.lan, doctor.agent(self._version))
 
     async def _find(self, params: methods.FindParams, notify: Notify) -> methods.Found:
-        via, presence = await self._mesh.find(parse_peer(params.peer), params.dht)
+        linked = [link.peer for link in self._mesh.links()]
+        meant = [peer for peer in linked if _names(params.peer, peer_text(peer))]
+        peer = meant[0] if len(meant) == 1 else parse_peer(params.peer)
+        via, presence = await self._mesh.find(peer, params.dht)
         if presence is None:
-            return methods.Found(params.peer)
+            return methods.Found(peer_text(peer))
         return methods.Found(
-            params.peer,
+            peer_text(peer),
             via,
             presence.swarm,
             presence.addresses,

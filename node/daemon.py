@@ -77,7 +77,13 @@ async def load_backend(settings: Config) -> Backend:
         from node.backends.scripted import ScriptedBackend
 
         return ScriptedBackend.load(Path(settings.model))
-    from node.backends.local import LocalBackend
+    try:
+        from node.backends.local import LocalBackend
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"This installation has no {error.name}. A relay needs --relay; for a model: "
+            "pip install 'swarmd[local]', as scripts/setup does."
+        ) from error
 
     return await LocalBackend.load(settings.model, device=settings.device, threads=settings.threads)
 

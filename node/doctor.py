@@ -145,8 +145,9 @@ def _peers(report: MeshReport, lan_only: bool) -> Iterator[Finding]:
     else:
         yield Finding(
             "trouble", "peers", "No peer is connected.",
-            f"{len(report.dialled)} are tried; the first: {report.dialled[0].error or 'dialling'}.",
-            "see that this machine is online and the other node runs",
+            f"Tried: {len(report.dialled)}; the first: {report.dialled[0].error or 'dialling'}.",
+            "see that this machine is online, that the other node runs, and that both have the "
+            "same --swarm and --swarm-key",
         )  # fmt: skip
     if report.merges:
         yield Finding(
@@ -165,7 +166,7 @@ def _bootstraps(report: MeshReport) -> Iterator[Finding]:
             f"{short_peer(one.peer)} at {', '.join(one.addresses)} does not answer.",
             f"{one.failures} dials in a row failed: {one.error}.",
             "check its address with `swarm status` there, that its port is open, and that both "
-            f"have the same {'--swarm-key and ' if report.private else ''}--swarm",
+            "have the same --swarm, and the same --swarm-key or none",
         )
     reached = sum(one.linked for one in named)
     if reached:

@@ -115,11 +115,11 @@ class FindParams(Struct, frozen=True, forbid_unknown_fields=True):
     """Which peer to look for.
 
     Attributes:
-        peer: its peer id in full.
+        peer: its peer id, or of a connected peer either end of it.
         dht: ask the DHT, whatever is known here already.
     """
 
-    peer: Annotated[str, Meta(min_length=40, max_length=64)]
+    peer: Annotated[str, Meta(min_length=4, max_length=64)]
     dht: bool = False
 
 

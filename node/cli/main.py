@@ -141,7 +141,7 @@ def _parser() -> _Parser:
         _command(commands, "doctor", "doctor:run", "what is wrong with the connections, and why")
     )
     find = _command(commands, "find", "doctor:find", "where a peer is, as it says itself")
-    find.add_argument("peer", metavar="PEER", help="its peer id in full")
+    find.add_argument("peer", metavar="PEER", help="its peer id; if connected, its end")
     find.add_argument("--dht", action="store_true", help="ask the DHT, even if it is connected")
     _daemon_flags(find)
     history = _command(commands, "history", "listings:history", "the latest questions")

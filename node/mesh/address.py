@@ -142,13 +142,6 @@ def parse_dialable(text: str) -> Address:
     return address
 
 
-def advertised(bound: Address, peer: PeerId) -> Address:
-    """``bound`` as others can dial it: a wildcard becomes the address of the outgoing interface."""
-    if not ipaddress.ip_address(bound.host).is_unspecified:
-        return Address(bound.kind, bound.host, bound.port, peer)
-    return Address(bound.kind, interface_address(bound.kind), bound.port, peer)
-
-
 def interface_address(kind: str) -> str:
     """The address of the interface by which packets leave for the internet, or of loopback."""
     family, probe, fallback = (

@@ -25,6 +25,7 @@ from protocol.ids import PeerId
 from protocol.presence import Stated
 
 LEAVE_LIMIT_S: Final = 1.0
+STORE_FIRST_S: Final = 2.0
 STORE_EVERY_S: Final = 60.0
 KEPT_S: Final = 30 * 24 * 3600.0
 """A peer that was not linked for so long is not tried any more after a start."""
@@ -170,9 +171,11 @@ class Discovery:
             self._known = {one.peer: one for one in cached if one.last_linked > oldest}
             for one in self._known.values():
                 self._mesh.try_peer(one.peer, one.addresses)
+            pause = STORE_FIRST_S
             while True:
-                await trio.sleep(STORE_EVERY_S)
+                await trio.sleep(pause)
                 await self._store(cache)
+                pause = min(2 * pause, STORE_EVERY_S)
         except StoreError as error:
             # The disk may be full or not ours; the swarm is found in other ways.
             self._cache_status = f"off: {error}"

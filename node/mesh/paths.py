@@ -473,7 +473,7 @@ class Paths:
 def _in_words(error: Exception) -> str:
     """An error that says nothing itself."""
     if isinstance(error, trio.TooSlowError):
-        return "nothing answers there in time"
+        return "nothing answers there in time, or not as it should (a private swarm is like that)"
     return type(error).__name__
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import trio
 
 from node.mesh import calls, dht, interfaces
-from node.mesh.address import Address, advertised, parse_address, parse_dialable
+from node.mesh.address import Address, parse_address, parse_dialable
 from node.mesh.base import Link, MeshEvent, Received
 from node.mesh.calls import Calls
 from node.mesh.discovery import Discovery
@@ -357,7 +357,7 @@ class Peering(ABC):
         settings = self._settings
         hosts = [one.ip() for one in self.bound()]
         outside = any(host is not None and not host.is_loopback for host in hosts)
-        inside = [one for one in self.bound() if is_local(advertised(one, self._own))]
+        inside = [one for one in self._standing.sockets() if is_local(one)]
         return Discovery(
             self,
             settings.swarm,
@@ -492,6 +492,8 @@ class Peering(ABC):
         """A connection to the peer that ``address`` names, as far as the operator allows it."""
         if self._settings.lan_only and not self._standing.is_of_site(address):
             raise UnreachableError(f"{address} is not on this network, and --lan is set.")
+        if address.relay is None and self._standing.is_own(address):
+            raise UnreachableError(f"{address} is this node itself.")
         return await self._dial(address, observed)
 
     def _carrier(self, peer: PeerId) -> Carrier:

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from node.mesh import interfaces
-from node.mesh.address import Address, advertised, parse_address
+from node.mesh.address import Address, interface_address, parse_address
 from node.mesh.reach import Observation, Reach, ReachReport, is_local
 from node.mesh.wire import Carrier
 from protocol.errors import ConfigError
@@ -17,6 +17,8 @@ from protocol.frames import Hello
 from protocol.ids import PeerId
 
 PUBLIC: Final = "public"
+INTERFACES: Final = 4
+"""Addresses of this machine that are stated for one wildcard socket."""
 
 
 class Standing:
@@ -62,13 +64,13 @@ class Standing:
 
     def report(self) -> ReachReport:
         """How this node is seen from outside."""
-        sockets = tuple(one.bare() for one in self._sockets())
+        sockets = tuple(one.bare() for one in self.sockets())
         return self._reach.report(sockets, trio.current_time())
 
     def addresses(self) -> tuple[Address, ...]:
         """Where others can dial it: its own sockets, what peers got through to, circuits."""
         confirmed = [replace(one, peer=self._own) for one in self.report().confirmed]
-        places = (*self._sockets(), *self._announced, *self._mapping(), *confirmed)
+        places = (*self.sockets(), *self._announced, *self._mapping(), *confirmed)
         return tuple(dict.fromkeys((*places, *self._circuits())))
 
     def served_at(self) -> tuple[str, ...]:
@@ -80,13 +82,13 @@ class Standing:
     def candidates(self) -> list[Address]:
         """Where a stranger may get through, the likeliest first."""
         seen = [replace(one, peer=self._own) for one in self._reach.candidates()]
-        places = (*self._announced, *self._mapping(), *seen, *self._sockets())
+        places = (*self._announced, *self._mapping(), *seen, *self.sockets())
         return list(dict.fromkeys(places))
 
     def punchable(self) -> tuple[Address, ...]:
         """Where a hole to this node may be punched."""
         seen = [one for one in self._reach.candidates() if not is_local(one)]
-        return tuple(dict.fromkeys((*seen, *(one.bare() for one in self._sockets()))))
+        return tuple(dict.fromkeys((*seen, *(one.bare() for one in self.sockets()))))
 
     def facts(self) -> tuple[tuple[Address, ...], bool, str]:
         """What it states: its addresses, whether it relays, and its NAT."""
@@ -130,6 +132,15 @@ class Standing:
         near = (one.network for one in self.interfaces if one.version == ip.version)
         return ip.is_loopback or any(ip in network for network in near)
 
+    def is_own(self, address: Address) -> bool:
+        """Whether ``address`` is a socket of this node itself, whoever is said to be there."""
+        own = {one.socket for one in self.sockets()}
+        ip = address.ip()
+        ports = {one.port for one in self._bound()}
+        return address.socket in own or (
+            ip is not None and ip.is_loopback and address.port in ports and address.relay is None
+        )
+
     def is_gone(self, source: Address) -> bool:
         """Whether this machine had the address ``source`` and has it no more."""
         ip = source.ip()
@@ -162,8 +173,24 @@ class Standing:
         self.interfaces = now
         self._reach.forget(standing)
 
-    def _sockets(self) -> list[Address]:
-        return [advertised(one, self._own) for one in self._bound() if one.port]
+    def sockets(self) -> list[Address]:
+        """Its own sockets as others on the same networks can dial them."""
+        found: list[Address] = []
+        for bound in self._bound():
+            ip = bound.ip()
+            if not bound.port or ip is None:
+                continue
+            if not ip.is_unspecified:
+                found.append(replace(bound, peer=self._own))
+                continue
+            # The interface by which packets leave for the internet first; there may be none, and a
+            # LAN may be on another. Loopback only if there is nothing else.
+            here = [str(one.ip) for one in self.interfaces if one.version == ip.version]
+            first = interface_address(bound.kind)
+            hosts = [first, *sorted(here)] if first in here or not here else sorted(here)
+            hosts = list(dict.fromkeys(hosts))[:INTERFACES]
+            found += [Address(bound.kind, host, bound.port, self._own) for host in hosts]
+        return found
 
     def _mapping(self) -> list[Address]:
         return [] if self.mapped is None else [replace(self.mapped, peer=self._own)]

@@ -8,7 +8,7 @@ const PHASE_MS = 15_000
 const MICRO = 1_000_000
 const { flags, rest: [question, ...addresses] } = commandLine()
 if (!question || addresses.length < 1 || addresses.length > 9) throw new Error('a question and 1 to 9 addresses')
-const swarm = flags.swarm ?? 'default'
+const swarm = flags.swarm ?? 'public'
 const { key, node } = await createNode(flags.seed)
 const missing = {}
 

@@ -8,7 +8,7 @@ import { encode } from '@msgpack/msgpack'
 import { CALLS, Link, PROTOCOL, ZEROS, commandLine, connect, createNode, seal, serveCalls } from './swarmd.mjs'
 
 const { flags, rest: [address] } = commandLine()
-const swarm = flags.swarm ?? 'default'
+const swarm = flags.swarm ?? 'public'
 const { key, node } = await createNode(flags.seed, {
   listen: address ? [] : [flags.listen ?? '/ip4/127.0.0.1/tcp/0'],
   announce: flags.listen ? [flags.listen] : [], // it would not tell a public address by itself

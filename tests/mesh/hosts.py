@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import trio
 import trio.testing
 
-from node.mesh.address import Address, advertised
+from node.mesh.address import Address
 from node.mesh.carrier import Libp2pCarrier
 from node.mesh.host import Libp2pMesh
 from node.mesh.peering import Settings
@@ -53,7 +54,7 @@ class Host(Libp2pMesh):
     @property
     def at(self) -> Address:
         """Where it listens."""
-        return advertised(self.bound()[0], self.peer_id)
+        return replace(self.bound()[0], peer=self.peer_id)
 
     def direct(self, other: Host) -> list[Libp2pCarrier]:
         """The connections to ``other`` without a relay that stand."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from node.mesh.address import (
     Address,
-    advertised,
     of_socket,
     parse_address,
     parse_dialable,
@@ -160,13 +158,6 @@ def test_an_address_from_a_stranger_cannot_write_to_the_terminal(host: str) -> N
 )
 def test_the_end_of_a_socket_has_one_address(host: str, expected: Address) -> None:
     assert of_socket(host, 7) == expected
-
-
-@pytest.mark.parametrize(("kind", "wildcard"), [("ip4", "0.0.0.0"), ("ip6", "::")])
-def test_a_wildcard_is_never_told(kind: str, wildcard: str) -> None:
-    told = advertised(Address(kind, wildcard, 4001), PEER)
-    assert not ipaddress.ip_address(told.host).is_unspecified
-    assert (told.kind, told.port, told.peer) == (kind, 4001, PEER)
 
 
 async def test_a_foreign_address_cannot_be_listened_on() -> None:

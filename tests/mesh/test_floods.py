@@ -197,9 +197,9 @@ async def test_a_byte_now_and_then_is_not_waited_for(
 async def test_a_stream_for_calls_without_a_link_is_cut(victim: Libp2pMesh) -> None:
     async with attacker() as network:
         wire = await _open(await connect(network, victim), calls.PROTOCOL_ID)
-        assert wire is not None
+        # It may be cut before it is even agreed what is spoken there.
         with trio.fail_after(LIMIT_S), contextlib.suppress(trio.BrokenResourceError):
-            assert await wire.read(100) == b""
+            assert wire is None or await wire.read(100) == b""
     assert not victim.report().calls
 
 
