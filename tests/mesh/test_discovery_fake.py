@@ -166,7 +166,7 @@ async def test_the_first_bootstrap_that_lives_is_enough(autojump_clock: MockCloc
         for hub in hubs[:2]:
             assert dialled[hub.peer_id].failures > 0
             where = parse_address(hub.addresses()[0]).bare()
-            assert dialled[hub.peer_id].error == f"{where}: nothing answers there in time"
+            assert dialled[hub.peer_id].error.startswith(f"{where}: nothing answers there in time")
 
 
 async def test_two_swarms_that_one_node_joins_are_one(autojump_clock: MockClock) -> None:
