@@ -61,10 +61,15 @@ class Address:
         """The IP address, None where only a name is known."""
         return None if self.kind.startswith("dns") else ipaddress.ip_address(self.host)
 
-    def is_global(self) -> bool:
-        """Whether the public internet routes it; a name is taken to be routed."""
+    def network(self) -> str:
+        """What one operator is likely to have many addresses of: /24 of IPv4, /48 of IPv6.
+
+        Of a name, the name.
+        """
         ip = self.ip()
-        return ip is None or ip.is_global
+        if ip is None:
+            return self.host
+        return str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 48), strict=False))
 
 
 def of_socket(host: str, port: int) -> Address:

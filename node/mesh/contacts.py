@@ -7,7 +7,6 @@ connection between them.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,10 +36,9 @@ def origin_of(address: Address | None) -> str:
 
     Empty where it is not on the internet: there nobody can be told from anybody else.
     """
-    ip = None if address is None else address.ip()
-    if ip is None or reach_of(address) != GLOBAL:
+    if address is None or address.ip() is None or reach_of(address) != GLOBAL:
         return ""
-    return str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 48), strict=False))
+    return address.network()
 
 
 def own_contact(peer: PeerId, texts: Iterable[str]) -> Contact:

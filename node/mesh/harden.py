@@ -12,7 +12,6 @@ hence the exact version that the package asks for.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import os
 from collections import Counter
@@ -165,14 +164,12 @@ LOOPBACK: Final = "loopback"
 
 
 def prefix_of(remote: tuple[str, int] | None) -> str:
-    """What the connections of one operator have in common: /24 of IPv4, /48 of IPv6."""
+    """The network of the other end of a connection."""
     if remote is None:
         return "unknown"
-    ip = of_socket(*remote).ip()
-    assert ip is not None
-    if ip.is_loopback:
-        return LOOPBACK
-    return str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 48), strict=False))
+    address = of_socket(*remote)
+    ip = address.ip()
+    return LOOPBACK if ip is not None and ip.is_loopback else address.network()
 
 
 class ProtectedConnection(PskConn):  # type: ignore[misc]

@@ -7,7 +7,6 @@ import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Final
 
 import trio
@@ -101,11 +100,11 @@ class Reservations:
         free = [relay for relay in self._relays() if relay[0] not in self._busy]
         # A connection may have ended a moment before its link does.
         ready = [one for one in free if one[0] not in self._avoided and not one[1].closed]
-        held = {_network(one.address) for one in self.held.values()}
+        held = {one.address.network() for one in self.held.values()}
         first: list[tuple[PeerId, Carrier, Address]] = []
         rest: list[tuple[PeerId, Carrier, Address]] = []
         for one in ready:
-            network = _network(one[2])
+            network = one[2].network()
             (rest if network in held else first).append(one)
             held.add(network)
         # Two relays of one operator are like one; but better that than one alone.
@@ -134,11 +133,3 @@ class Reservations:
             self.look()
             if self.held.pop(peer, None) is not None:
                 self._changed()
-
-
-def _network(address: Address) -> str:
-    """What one operator is likely to have many addresses of: /24 of IPv4, /48 of IPv6."""
-    ip = address.ip()
-    if ip is None:
-        return address.host
-    return str(ip_network((ip, 24 if ip.version == 4 else 48), strict=False))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Container
-from ipaddress import ip_network
 
 import trio
 
@@ -244,15 +243,11 @@ class LinkTable:
 
 
 def _network(carrier: Carrier) -> str:
-    """What one operator is likely to have many addresses of: /24 of IPv4, /48 of IPv6.
-
-    Empty for a network that is local, where all are, and for a circuit.
-    """
+    """The network of the peer; empty for a local one, where all are, and for a circuit."""
     address = carrier.address
-    ip = None if address is None or carrier.relayed else address.ip()
-    if address is None or ip is None or is_local(address):
+    if address is None or carrier.relayed or is_local(address):
         return ""
-    return str(ip_network((ip, 24 if ip.version == 4 else 48), strict=False))
+    return address.network()
 
 
 def _known(code: str) -> str:
