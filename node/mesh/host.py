@@ -94,6 +94,9 @@ class Libp2pMesh(Peering):
     async def _punch(self, relayed: Carrier) -> Carrier:
         return await self._puncher.punch(relayed)
 
+    async def _agent_of(self, carrier: Carrier) -> str:
+        return (await identify.ask(carrier)).agent
+
     def _serve_relay(self, serve: bool) -> None:
         self._relay.open = serve
 

@@ -40,12 +40,14 @@ from protocol.envelope import KeySigner
 from protocol.errors import (
     BackpressureError,
     ConfigError,
+    MalformedIdError,
+    MeshError,
     ProtocolError,
     TooLargeError,
     UnreachableError,
 )
 from protocol.frames import PREFIX_BYTES, Hello, decode_greeting, encode_greeting
-from protocol.ids import PeerId, short_peer
+from protocol.ids import PeerId, parse_peer, short_peer
 from protocol.presence import Presence, Stated, read
 from swarm.membership import Membership
 
@@ -203,6 +205,10 @@ class Peering(ABC):
     @abstractmethod
     async def _punch(self, relayed: Carrier) -> Carrier:
         """A direct connection to the peer that dialled ``relayed``, or any MeshError."""
+
+    @abstractmethod
+    async def _agent_of(self, carrier: Carrier) -> str:
+        """The software of a peer, as it says; or any MeshError or ProtocolError."""
 
     @abstractmethod
     def _serve_relay(self, serve: bool) -> None:
@@ -480,13 +486,24 @@ class Peering(ABC):
         try:
             wire = await carrier.open(PROTOCOL_ID)
         except trio.BrokenResourceError as error:
-            log.info("%s makes no link: %s", address, error)
-            with shielded(CLOSE_LIMIT_S):
-                await carrier.close()
+            log.debug("%s makes no link: %s", address, error)
+            await self._turn_from(carrier, address)
             return False
         finally:
             carrier.release()
         return await self._table.serve(wire, address)
+
+    async def _turn_from(self, carrier: Carrier, address: str) -> None:
+        """Say who answers where no member of a swarm does, and hang up."""
+        try:
+            agent = await self._agent_of(carrier)
+            reason = f"It runs {agent or 'some software'}, which speaks nothing of a swarm."
+        except (MeshError, ProtocolError) as error:
+            reason = f"It speaks nothing of a swarm, and does not say who it is ({error})"
+        with contextlib.suppress(MalformedIdError):
+            self._table.refuse(parse_peer(carrier.peer), address, "foreign", reason)
+        with shielded(CLOSE_LIMIT_S):
+            await carrier.close()
 
     async def _connect(self, address: Address, observed: bool) -> Carrier:
         """A connection to the peer that ``address`` names, as far as the operator allows it."""

@@ -143,14 +143,14 @@ class LinkTable:
             return False
         except TurnedAwayError as error:
             if error.goodbye.code != DuplicateLinkError.code:
-                self._refuse(peer, address, _known(error.goodbye.code), str(error))
+                self.refuse(peer, address, _known(error.goodbye.code), str(error))
             return False
         except SwarmError as error:
-            self._refuse(peer, address, error.code, str(error))
+            self.refuse(peer, address, error.code, str(error))
             await say_goodbye(wire, error)
             return False
         except trio.TooSlowError:
-            self._refuse(peer, address, "timeout", "The peer did not greet in time.")
+            self.refuse(peer, address, "timeout", "The peer did not greet in time.")
             return False
         except trio.BrokenResourceError as error:
             log.debug("%s went away while greeting: %s", address, error)
@@ -222,7 +222,7 @@ class LinkTable:
             del self._links[live.peer]
             self._inbox.put(live.peer, PeerDown(live.peer, reason))
             if fault is not None:
-                self._refuse(live.peer, live.link.address, fault.code, str(fault))
+                self.refuse(live.peer, live.link.address, fault.code, str(fault))
             live.gone.set()
             with shielded(CLOSE_LIMIT_S):
                 await live.leave()
@@ -232,7 +232,8 @@ class LinkTable:
         if peer is not None and self._admitted.get(peer) is wire:
             del self._admitted[peer]
 
-    def _refuse(self, peer: PeerId | None, address: str, code: str, reason: str) -> None:
+    def refuse(self, peer: PeerId | None, address: str, code: str, reason: str) -> None:
+        """Count a connection that became no link, and tell of it."""
         self.refusals[code] += 1
         if peer is not None:
             self._reasons.pop(peer, None)

@@ -305,6 +305,10 @@ class FakeMesh(Peering):
         other._tasks.start_soon(other._punched, carrier)
         return carrier.other
 
+    async def _agent_of(self, carrier: Carrier) -> str:
+        assert isinstance(carrier, FakeCarrier)
+        return carrier.there._settings.agent
+
     def _serve_relay(self, serve: bool) -> None:
         self._relaying = serve
 

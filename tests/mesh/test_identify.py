@@ -17,6 +17,8 @@ from multiaddr import Multiaddr
 
 from node.mesh import identify
 from node.mesh.address import Address
+from node.mesh.host import Libp2pMesh
+from node.mesh.peering import Settings
 from node.mesh.proto import (
     HANDSHAKE_LIMIT_S,
     MESSAGE_BYTES,
@@ -32,6 +34,7 @@ from protocol import limits
 from protocol.errors import DecodeError, MalformedIdError, TooLargeError, UnreachableError
 from protocol.ids import peer_text
 from tests.mesh.hosts import Host, MemoryCarrier, MemoryWire, delimited, peer_of, running, virtually
+from tests.mesh.worlds import eventually, key_seed
 
 Answer = Callable[[MemoryWire], Awaitable[Any]]
 
@@ -309,3 +312,14 @@ async def test_who_stops_pinging_is_hung_up_on(autojump_clock: Any) -> None:
     assert trio.current_time() - began <= identify.PING_IDLE_S + 5
     with pytest.raises(trio.BrokenResourceError):
         await there.write(b"x")
+
+
+async def test_who_answers_where_no_swarm_is_spoken_is_named() -> None:
+    foreign = Host("foreign")
+    async with running(foreign):
+        settings = Settings(("/ip4/127.0.0.1/tcp/0",), (str(foreign.at),), "test", "test/node")
+        node = Libp2pMesh(key_seed("node"), settings)
+        async with node.running():
+            await eventually(lambda: node.report().refused.get("foreign", 0) > 0)
+            await eventually(lambda: node.report().dialled[0].failures > 0)
+            assert "test/foreign, which speaks nothing" in node.report().dialled[0].error
