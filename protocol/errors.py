@@ -87,6 +87,50 @@ class ProofError(ProtocolError):
     code = "proof"
 
 
+class ForkError(ProtocolError):
+    """This does not prove that its author forked."""
+
+    code = "fork"
+
+
+class ForkedError(ProtocolError):
+    """The author of this has signed two entries for one place; nothing from there on counts."""
+
+    code = "forked"
+
+
+class GapError(ProtocolError):
+    """This does not follow from what is held.
+
+    Attributes:
+        have: from which entry on it would.
+    """
+
+    code = "gap"
+
+    def __init__(self, have: int = 0) -> None:
+        super().__init__(f"It would from entry {have} on.")
+        self.have = have
+
+
+class UpdateError(ProtocolError):
+    """This is not an update that the author's document takes."""
+
+    code = "update"
+
+
+class AdmissionError(ProtocolError):
+    """The author of this log is not admitted in its epoch."""
+
+    code = "admission"
+
+
+class QuotaError(ProtocolError):
+    """A peer wants more than one peer gets."""
+
+    code = "quota"
+
+
 class WrongSwarmError(ProtocolError):
     """The peer belongs to another swarm."""
 
@@ -290,4 +334,11 @@ class ReceiptError(SwarmError):
     """The receipt does not hold."""
 
     code = "receipt"
+    exit_code = EXIT_INVALID
+
+
+class BundleError(SwarmError):
+    """The logs in this file cannot be read."""
+
+    code = "bundle"
     exit_code = EXIT_INVALID

@@ -109,15 +109,6 @@ CANDIDATES: Final = 8
 # --- what peers know of each other ----------------------------------------------------------------
 PROOF_BYTES: Final = 24 << 10
 """A Commit and a Reveal with the longest answer, or two of any other message that may convict."""
-PROOFS_PER_PEER: Final = 96
-"""Unknown proofs of one peer that are verified at once; the rest is dropped unread."""
-PROOFS_TOLD: Final = 32
-"""Proofs in force that a newly connected peer is told."""
-PROOFS_RELAYED: Final = 32
-"""Proofs against strangers, heard from others, that are passed on at once. With those told it is
-less than a peer takes, so that whoever floods leaves room for what a node finds itself."""
-PROOFS_PER_HOUR: Final = 60
-"""How many more are verified for each peer in an hour; half as many are passed on."""
 STRIKES: Final = 1024
 """Strikes remembered, whoever they are against."""
 STRIKES_PER_PEER: Final = 8
@@ -127,11 +118,8 @@ TASKS_POSED: Final = 1 << 18
 """Names of calibration tasks kept on disk, so that none is put twice."""
 CALIBRATE_ROUNDS: Final = 1000
 """Calibration rounds in one `calibrate` call."""
-HINTS_AT_ONCE: Final = 32
-"""Hints of one peer that are read at once: of every day that counts, a few times."""
-HINTS_PER_HOUR: Final = 24
-HINT_SUMS: Final = 1024
-"""Sums in one day's hints."""
+HINT_SUMS: Final = 192
+"""Peers in one day's hints, and sums of one of them: more do not fit into ``HINTS_BYTES``."""
 HINT_DAYS: Final = 7
 """How long after its day a hint may be valid."""
 VERIFIERS: Final = 64
@@ -144,6 +132,57 @@ TRIALS: Final = 1 << 12
 """Graded rounds kept on disk, the newest."""
 ACCOUNTS: Final = 1024
 """Peers whose service is remembered."""
+
+# --- the ledger -----------------------------------------------------------------------------------
+ENTRY_BYTES: Final = 32 << 10
+"""One entry of a log. A checkpoint holds all that its author has to say, and this bounds it."""
+EPOCH_BYTES: Final = 96 << 10
+"""All entries of one author in one epoch."""
+CAPABILITIES_PER_DAY: Final = 64
+"""Changes that an author may make to its document in a day."""
+EVIDENCE_PER_EPOCH: Final = 32
+"""Proofs in the entries of one author in one epoch: each takes two signatures to check."""
+RUN_ENTRIES: Final = 1024
+"""Entries sent together; no chain within its bytes has more."""
+LABEL_CHARS: Final = 64
+"""What an operator calls a node."""
+HINTS_BYTES: Final = 3 << 10
+"""What one verifier says of one day: the days that count have to fit into a checkpoint."""
+AUTHORS: Final = 10_000
+"""Authors admitted in one epoch, the best tickets first."""
+GUESTS: Final = PEERS
+"""Linked peers that are not admitted (yet), whose logs are held while the link lasts."""
+TICKET_BYTES: Final = 64
+TICKETS_KNOWN: Final = 3 * AUTHORS
+"""Good tickets remembered, so that none is computed twice: of three epochs."""
+TICKETS_REFUSED: Final = 1 << 10
+"""Bad ones remembered. They have a place of their own, for they cost nothing to make."""
+TICKETS_WAITING: Final = 2 * PEERS
+"""Tickets that wait to be computed: about a second's work of one core."""
+LEDGER_BYTES: Final = 512 << 20
+"""All entries that a node holds. Beyond this it gives up the worst tickets, for itself."""
+UNWRITTEN_BYTES: Final = 16 << 20
+"""Entries that wait to be written to disk; no more are taken meanwhile."""
+BUNDLE_LOGS: Final = 3 * (AUTHORS + GUESTS + 1)
+"""Logs in one file: three epochs of everybody."""
+SYNC_BYTES: Final = 256 << 10
+"""One message of an exchange of logs."""
+SYNC_BYTES_AT_ONCE: Final = 64 << 20
+SYNC_BYTES_PER_S: Final = 1 << 20
+"""What one peer gets, and gives, in all exchanges."""
+ENTRIES_AT_ONCE: Final = 2000
+ENTRIES_PER_S: Final = 200
+"""What one peer hands over without being asked."""
+CHECKS_PER_S: Final = 2500
+"""Signatures that are checked because of peers, all together: a third of one core."""
+FAULTS: Final = 3
+"""Bad signatures, and whatever else no honest peer passes on, before a peer is cut off."""
+UPDATE_BYTES: Final = 8 << 10
+"""One update of a document. What a document holds has to fit into one, too."""
+UPDATE_STRUCTS: Final = 256
+"""Values written by one update, values deleted by one, and so values in a document."""
+UPDATE_KEY_BYTES: Final = 32
+UPDATE_VALUE_BYTES: Final = 4 << 10
 
 # --- the control socket ---------------------------------------------------------------------------
 RPC_LINE_BYTES: Final = 1 << 20

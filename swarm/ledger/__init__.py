@@ -1,0 +1,1 @@
+"""Signed logs, one writer each, that every node replicates."""
