@@ -20,12 +20,17 @@ class Ration:
         self._keys = keys
         self._left: dict[Hashable, tuple[float, float]] = {}
 
-    def take(self, key: Hashable, now: float) -> bool:
-        """Whether it may be done for ``key`` at ``now`` (seconds); if so, it counts."""
+    def take(self, key: Hashable, now: float, amount: float = 1.0) -> bool:
+        """Whether it may be done for ``key`` at ``now`` (seconds); if so, it counts.
+
+        Args:
+            amount: what it takes. More than there is may be taken once there is 1 left, and has
+                to be made up for.
+        """
         left, since = self._left.pop(key, (self._burst, now))
         left = min(self._burst, left + self._per_s * (now - since))
         allowed = left >= 1.0
-        self._left[key] = (left - allowed, now)
+        self._left[key] = (left - allowed * amount, now)
         while len(self._left) > self._keys:
             del self._left[next(iter(self._left))]
         return allowed

@@ -29,10 +29,10 @@ def round_id(number: int) -> RoundId:
     return RoundId(number.to_bytes(32, "big"))
 
 
-def strike(number: int, seen_at: int, known: bool = True) -> Strike:
+def strike(number: int, seen_at: int, known: bool = True, found: bool = False) -> Strike:
     proof = Proof(SIGNER.seal(b"%d" % number), SIGNER.seal(b"other"))
     offence = Digest(number.to_bytes(32, "big"))
-    return Strike(SIGNER.peer, "commit-mismatch", offence, proof, seen_at, known)
+    return Strike(SIGNER.peer, "commit-mismatch", offence, proof, seen_at, known, found)
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -78,9 +78,9 @@ async def test_the_newest_rounds_are_kept(opened: Open, monkeypatch: pytest.Monk
 async def test_strikes_are_kept_oldest_first(opened: Open) -> None:
     async with opened() as records:
         assert await records.strikes() == []
-        await records.keep([strike(2, 20), strike(1, 10, known=False)], [], {}, [])
+        await records.keep([strike(2, 20, found=True), strike(1, 10, known=False)], [], {}, [])
     async with opened() as records:
-        assert await records.strikes() == [strike(1, 10, known=False), strike(2, 20)]
+        assert await records.strikes() == [strike(1, 10, known=False), strike(2, 20, found=True)]
         await records.keep([strike(3, 30)], [strike(2, 20).offence, Digest(bytes(32))], {}, [])
         assert [one.seen_at for one in await records.strikes()] == [10, 30]
 

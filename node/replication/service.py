@@ -1,0 +1,508 @@
+"""Keeps this node's replica of all logs equal to everybody's.
+
+What is new is handed on at once; what was missed is found by comparing with one random peer every
+few seconds (epidemic push and anti-entropy, Demers et al. 1987). Everything that comes from outside
+goes one way, :meth:`Replication.take`: its ticket is verified in a thread, it is taken by the
+replica, noted for the disk, handed on, and read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+import trio
+
+from node.mesh.base import Link, Mesh
+from node.replication.database import LedgerDatabase
+from node.replication.own import OwnLog
+from node.replication.quota import Quota
+from node.replication.stamping import Verifier
+from protocol import limits, methods
+from protocol import sync as wire
+from protocol.codec import decode
+from protocol.errors import (
+    BadSignatureError,
+    BusyError,
+    DecodeError,
+    ForkedError,
+    ForkError,
+    GapError,
+    MeshError,
+    ProofError,
+    ProtocolError,
+    SwarmError,
+    TooLargeError,
+    UpdateError,
+)
+from protocol.ids import PeerId, peer_text, short_peer
+from protocol.ledger import Fork, Run, epoch_of, read_entry
+from protocol.sync import NONCE_BYTES, PROOF
+from swarm.ledger.fingerprint import summary
+from swarm.ledger.parcel import Gift
+from swarm.ledger.replica import Change, Name, Replica
+from swarm.ledger.responder import Responder
+from swarm.ledger.state import State, state
+from swarm.ledger.steps import Answer, Outcome, Pause, Request, Step, Take
+from swarm.ledger.sync import Report, exchange, give, recall
+from swarm.registry import origin
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+METHOD: Final = "ledger"
+SYNC_EVERY_S: Final = 10.0
+"""Between two exchanges, half as much more or less."""
+CALL_LIMIT_S: Final = 10.0
+EXCHANGE_LIMIT_S: Final = 120.0
+FANOUT: Final = 3
+"""Peers to whom what others say is handed on; what one says oneself goes to everyone."""
+JOINED: Final = 2
+"""Peers of different networks with whom a node compares all it holds when it has joined."""
+SLICE_S: Final = 0.005
+"""Work between two looks at what else there is to do."""
+ANSWERS_AT_ONCE: Final = 4
+"""Requests that are worked on together, of all peers."""
+GIVEN_AT_ONCE: Final = 64
+"""Chains of which something is handed on together."""
+GIVE_PAUSE_S: Final = 2 * GIVEN_AT_ONCE / limits.ENTRIES_PER_S
+"""Until the next: half as fast as a peer may be given to, where each has one new entry."""
+
+_REQUEST: Final = cast("type[wire.AnyRequest]", wire.AnyRequest)
+_FAULTS: Final = (
+    BadSignatureError,
+    DecodeError,
+    ForkError,
+    ProofError,
+    TooLargeError,
+    UpdateError,
+)
+"""What no honest peer passes on, since it has checked it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """What a node found when it joined.
+
+    Attributes:
+        peers: with whom it has compared everything.
+        agree: whether their roots were equal in the end; None until there were two.
+    """
+
+    peers: tuple[PeerId, ...] = ()
+    agree: bool | None = None
+
+
+class Replication:
+    """Args:
+        mesh: the way to other peers.
+        replica: restored from ``database``.
+        verifier: checks the tickets of others; the replica's admission.
+        own: this node's own log.
+        rng: whom to compare with, and to whom to hand on.
+        clock: gives Unix time in seconds.
+
+    Attributes:
+        own: this node's own log.
+        changed: called with each author of whom something else holds now, oneself included, and
+            with what that is; None once nothing is held of it.
+        refused: what was not taken, and requests not answered, by the code of the error.
+        disconnected: peers cut off for it.
+        exchanges: finished, begun by this node.
+        last_exchange: Unix time in seconds of the last of them; 0 before the first.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        replica: Replica,
+        database: LedgerDatabase,
+        verifier: Verifier,
+        own: OwnLog,
+        rng: random.Random,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._mesh = mesh
+        self._replica = replica
+        self._database = database
+        self._verifier = verifier
+        self.own = own
+        own.publish = self.note
+        self._rng = rng
+        self._clock = clock
+        self._responder = Responder(replica, mesh.peer_id, rng.randbytes(32))
+        self._quota = Quota()
+        self._answering = trio.CapacityLimiter(ANSWERS_AT_ONCE)
+        self._exchanging = trio.Lock()
+        # What each peer is still to be given: of which chain, from which entry on.
+        self._fresh: dict[PeerId, dict[Name, int]] = {}
+        self._unread: dict[PeerId, None] = {}
+        self._to_read = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._epoch = -1
+        self._origins: dict[PeerId, str] = {}
+        self.changed: Callable[[PeerId, State | None], None] = _nobody_reads
+        self.join = Join()
+        self.refused: Counter[str] = Counter()
+        self.disconnected = 0
+        self.exchanges = 0
+        self.last_exchange = 0.0
+        for author in replica.authors():
+            self._unread[author] = None
+        mesh.answer(METHOD, self._answer)
+
+    async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Replicate until cancelled; started once it follows who is linked."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            self._nursery.start_soon(self._database.run)
+            self._nursery.start_soon(self.own.run)
+            self._nursery.start_soon(self._read)
+            self._nursery.start_soon(self._compare)
+
+    # --- links ----------------------------------------------------------------------------------
+
+    def linked(self, link: Link) -> None:
+        """A peer is linked now."""
+        if link.peer == self._mesh.peer_id or self._nursery is None:
+            return
+        self._origins[link.peer] = origin(link.address)
+        self._nursery.start_soon(self._meet, link.peer)
+
+    def unlinked(self, peer: PeerId) -> None:
+        """A peer is not linked any more."""
+        self._origins.pop(peer, None)
+        self._fresh.pop(peer, None)
+        if self._replica.dismiss(peer):
+            self._read_later(peer)
+
+    def _peers(self) -> list[PeerId]:
+        return sorted(self._origins)
+
+    async def _meet(self, peer: PeerId) -> None:
+        """Learn what a new peer knows of this node, tell it what this node says, and compare."""
+        own = self._mesh.peer_id
+        try:
+            await self._drive(recall(self._replica, own, epoch_of(self._clock())), peer)
+        except (MeshError, ProtocolError) as error:
+            _log.info("%s does not tell this node's log: %s", short_peer(peer), error)
+        self.own.answered(peer)
+        for name in self._replica.chains():
+            if name[0] == own:
+                self._hand(peer, name, 0)
+        await self._join(peer)
+
+    # --- what comes from outside ----------------------------------------------------------------
+
+    async def take(
+        self, runs: Iterable[Run], forks: Iterable[Fork], source: PeerId | None
+    ) -> list[Outcome]:
+        """Take what comes from outside, the proofs first.
+
+        Args:
+            source: the peer it comes from; None for a file.
+
+        Returns:
+            what became of each, forks first.
+        """
+        outcomes: list[Outcome] = []
+        pace = Pace()
+        items: list[Run | Fork] = [*forks, *runs]
+        for one in items:
+            try:
+                outcomes.append(await self._take(one, source))
+            except (ProtocolError, BusyError) as error:
+                outcomes.append(error)
+                if source is not None:
+                    self._blame(source, error)
+            await pace.rest()
+        return outcomes
+
+    async def _take(self, one: Run | Fork, source: PeerId | None) -> Change:
+        run = one if isinstance(one, Run) else one.one
+        first = read_entry(run.bodies[0])
+        await self._database.room()
+        ours = first.author == self._mesh.peer_id
+        async with self.own.writing if ours else contextlib.nullcontext():
+            chain = self._replica.chain(first.author, first.epoch)
+            if run.ticket and (chain is None or chain.ticket != run.ticket):
+                # The last wait: the replica takes only what has just been verified.
+                await self._verifier.verify(first.author, first.epoch, run.ticket)
+            checked = self._replica.checked
+            if isinstance(one, Run):
+                change = self._replica.take(one, self._clock(), source)
+            else:
+                change = self._replica.convict(one, self._clock())
+        self._quota.checked(self._replica.checked - checked, self._now())
+        self.note(change, source)
+        return change
+
+    def note(self, change: Change, source: PeerId | None = None) -> None:
+        """Keep, hand on and read what has changed.
+
+        Args:
+            source: whom it need not be handed to; None for what this node says itself.
+        """
+        if not change:
+            return
+        name = (change.author, change.epoch)
+        chain = self._replica.chains()[name]
+        self._database.keep(change, chain)
+        for author in {change.author, *(one for one, _ in change.evicted)}:
+            self._read_later(author)
+        if change.author == self._mesh.peer_id:
+            to = self._peers()
+        elif chain.admitted:
+            others = [one for one in self._peers() if one not in (source, change.author)]
+            to = self._rng.sample(others, min(FANOUT, len(others)))
+        else:
+            to = []
+        for peer in to:
+            self._hand(peer, name, change.first)
+
+    def _blame(self, peer: PeerId, error: SwarmError) -> None:
+        """Something of a peer was not taken, or not answered."""
+        if isinstance(error, GapError | ForkedError):
+            # What happens between honest peers.
+            return
+        self.refused[error.code] += 1
+        now = self._now()
+        if isinstance(error, _FAULTS) and self._quota.faulty(peer, now):
+            self._cut_off(peer, f"it passes on what is not valid: {error.code}")
+        elif self._quota.refused(peer, now):
+            self._cut_off(peer, f"it goes on with what is refused: {error.code}")
+
+    def _cut_off(self, peer: PeerId, why: str) -> None:
+        self.disconnected += 1
+        _log.warning("peer %s is cut off: %s", short_peer(peer), why)
+        self._mesh.disconnect(peer, why)
+
+    async def _answer(self, peer: PeerId, body: bytes) -> bytes:
+        """A request of a peer."""
+        now = self._now()
+        try:
+            request = decode(body, _REQUEST, limits.SYNC_BYTES)
+            if isinstance(request, wire.Open):
+                self._quota.opens(peer, now)
+            if isinstance(request, wire.Give):
+                entries = sum(len(one.bodies) for one in request.runs) + 2 * len(request.forks)
+                self._quota.gives(peer, entries, now)
+            self._quota.costs(peer, len(body), now)
+            async with self._answering:
+                steps = self._responder.answer(peer, body, epoch_of(self._clock()))
+                reply = await self._drive(steps, peer)
+            self._quota.costs(peer, len(reply), self._now())
+        except ProtocolError as error:
+            self._blame(peer, error)
+            raise
+        return reply
+
+    # --- exchanges ------------------------------------------------------------------------------
+
+    async def _compare(self) -> None:
+        """Compare with one peer at random, now and then."""
+        while True:
+            await trio.sleep(SYNC_EVERY_S * self._rng.uniform(0.5, 1.5))
+            self.expire()
+            peers = self._peers()
+            if peers:
+                await self.exchange(self._rng.choice(peers))
+
+    async def exchange(self, peer: PeerId) -> Report | None:
+        """Compare all logs with ``peer``, and take and give what is missing.
+
+        Returns:
+            what was found; None where it did not work.
+        """
+        async with self._exchanging:
+            steps = exchange(
+                self._replica,
+                self._mesh.peer_id,
+                peer,
+                epoch_of(self._clock()),
+                self._rng.randbytes(NONCE_BYTES),
+            )
+            try:
+                with trio.fail_after(EXCHANGE_LIMIT_S):
+                    report = await self._drive(steps, peer)
+            except (MeshError, ProtocolError, trio.TooSlowError) as error:
+                _log.info("no exchange with %s: %s", short_peer(peer), error)
+                if isinstance(error, ProtocolError):
+                    self._blame(peer, error)
+                return None
+        self.exchanges += 1
+        self.last_exchange = self._clock()
+        return report
+
+    async def _join(self, peer: PeerId) -> None:
+        """Compare with the first peers there are, of different networks where one can tell: one
+        alone could show a newcomer whatever it likes."""
+        known = {self._origins.get(one, "") for one in self.join.peers} - {""}
+        if len(self.join.peers) >= JOINED or self._origins.get(peer) in known:
+            return
+        self.join = Join((*self.join.peers, peer))
+        await self.exchange(peer)
+        if len(self.join.peers) == JOINED:
+            # What the second one knew, the first one has to know, too.
+            await self.exchange(self.join.peers[0])
+            reports = [await self.exchange(one) for one in self.join.peers]
+            agree = all(one is not None and one.alike for one in reports)
+            self.join = Join(self.join.peers, agree)
+            if not agree:
+                _log.warning("the first peers do not hold the same logs: one may withhold some")
+
+    async def _drive(self, steps: Generator[Step, Answer, T], peer: PeerId) -> T:
+        """Do what a machine of an exchange asks for; what it returns."""
+        pace = Pace()
+        answer: Answer = None
+        try:
+            while True:
+                step = steps.send(answer)
+                match step:
+                    case Request(body):
+                        answer = await self._mesh.call(peer, METHOD, body, CALL_LIMIT_S)
+                        if len(answer) > limits.SYNC_BYTES:
+                            raise TooLargeError(f"A reply of {len(answer)} bytes.")
+                        pace = Pace()
+                    case Take(runs, forks):
+                        answer = await self.take(runs, forks, peer)
+                        pace = Pace()
+                    case _:
+                        answer = None
+                        await pace.rest()
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()
+
+    async def report(self) -> methods.Ledger:
+        """How the replica is."""
+        epoch = epoch_of(self._clock())
+        chains = self._replica.chains().values()
+        standing = self.own.standing()
+        last = self._clock() - self.last_exchange if self.exchanges else None
+        return methods.Ledger(
+            epoch=epoch,
+            authors=self._replica.admitted(epoch),
+            guests=self._replica.guests,
+            entries=self._replica.entries,
+            bytes=self._replica.bytes,
+            forked=sum(chain.fork is not None for chain in chains),
+            own_entries=standing.entries,
+            own_waits=standing.waits,
+            ticket=standing.ticket,
+            root=(await _paced(summary(self._replica, epoch))).hex(),
+            exchanges=self.exchanges,
+            last_exchange_s=None if last is None else round(last, 3),
+            joined=tuple(map(peer_text, self.join.peers)),
+            agree=self.join.agree,
+            refused=dict(sorted(self.refused.items())),
+            disconnected=self.disconnected,
+            moved_aside=str(self._database.moved_aside or ""),
+        )
+
+    # --- handing on -----------------------------------------------------------------------------
+
+    def _hand(self, peer: PeerId, name: Name, first: int) -> None:
+        """Give ``peer`` a chain from entry ``first`` on, soon."""
+        if peer not in self._origins or self._nursery is None:
+            return
+        idle = peer not in self._fresh
+        waiting = self._fresh.setdefault(peer, {})
+        waiting[name] = min(first, waiting.get(name, first))
+        if idle:
+            self._nursery.start_soon(self._give, peer)
+
+    async def _give(self, peer: PeerId) -> None:
+        """Give ``peer`` what waits for it, until nothing does."""
+        try:
+            while waiting := self._fresh.get(peer):
+                await self._drive(give(self._replica, list(self._gifts(waiting))), peer)
+                if self._fresh.get(peer):
+                    await trio.sleep(GIVE_PAUSE_S)
+        except (MeshError, ProtocolError) as error:
+            # The next comparison finds what was missed.
+            _log.info("nothing handed on to %s: %s", short_peer(peer), error)
+        finally:
+            self._fresh.pop(peer, None)
+
+    def _gifts(self, waiting: dict[Name, int]) -> Iterator[Gift]:
+        """Some of what waits, which it does no longer."""
+        for name in list(waiting)[:GIVEN_AT_ONCE]:
+            first = waiting.pop(name)
+            chain = self._replica.chains().get(name)
+            if chain is None:
+                continue
+            if chain.fork is not None:
+                yield Gift(*name, PROOF, ticket=True)
+            if chain.fork is None or first < len(chain.bodies):
+                yield Gift(*name, first, ticket=True)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def _read_later(self, author: PeerId) -> None:
+        self._unread[author] = None
+        self._to_read.set()
+
+    async def _read(self) -> None:
+        """Tell what holds of authors, once something has changed."""
+        while True:
+            pace = Pace()
+            while self._unread:
+                author = next(iter(self._unread))
+                del self._unread[author]
+                chain = self._replica.latest(author)
+                self.changed(author, None if chain is None else state(chain))
+                await pace.rest()
+            self._to_read = trio.Event()
+            await self._to_read.wait()
+
+    def expire(self) -> None:
+        """Give up epochs that are over."""
+        epoch = epoch_of(self._clock())
+        if epoch == self._epoch:
+            return
+        self._epoch = epoch
+        for author, _ in self._replica.expire(self._clock()):
+            self._read_later(author)
+        self._database.expire(epoch - 1)
+
+    @staticmethod
+    def _now() -> float:
+        return trio.current_time()
+
+
+class Pace:
+    """Lets others have their turn once a slice of time is used up."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    async def rest(self) -> None:
+        """Go on at once, or after others have had their turn."""
+        if time.perf_counter() - self._began >= SLICE_S:
+            await trio.lowlevel.checkpoint()
+            self._began = time.perf_counter()
+
+
+async def _paced(steps: Generator[Pause, object, T]) -> T:
+    """What ``steps`` return, in slices."""
+    pace = Pace()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await pace.rest()
+
+
+def _nobody_reads(author: PeerId, state: State | None) -> None:
+    """Until somebody does."""

@@ -1,0 +1,510 @@
+"""Nodes that keep their replicas of all logs equal, under a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+import pytest
+import trio
+
+from node.replication import service
+from protocol import limits
+from protocol import sync as wire
+from protocol.codec import encode
+from protocol.errors import CallError, MeshError, UnreachableError
+from protocol.ledger import EPOCH_S, Hints, Run, Subject, Sum
+from swarm.ledger.replica import Replica
+from tests.fakes.ledger_database import FakeLedgerDatabase
+from tests.fakes.mesh import FakeNetwork
+from tests.node.replicas import ReplicaNode, profile, running, swarm_of, unix_time
+from tests.swarm.ledger.authors import EPOCH, SWARM, Author, FreeAdmission, replica
+
+DAY_S = 24 * 3600
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weeks go by: an exchange every ten seconds would fill them."""
+    monkeypatch.setattr(service, "SYNC_EVERY_S", 6 * 3600.0)
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 300.0) -> None:
+    """Wait for ``condition``, in virtual time."""
+    with trio.fail_after(limit_s):
+        while not condition():  # noqa: ASYNC110 (what is waited for has no event)
+            await trio.sleep(0.05)
+
+
+def agree(nodes: list[ReplicaNode]) -> bool:
+    return len({node.root() for node in nodes}) == 1
+
+
+def know_each_other(nodes: list[ReplicaNode]) -> bool:
+    return all(len(node.states) == len(nodes) for node in nodes)
+
+
+# --- what is said reaches everybody ---------------------------------------------------------------
+
+
+async def test_whoever_is_linked_knows_what_a_node_runs(autojump_clock: object) -> None:
+    async with swarm_of(FakeNetwork(), 3) as nodes:
+        await until(lambda: know_each_other(nodes) and agree(nodes))
+        for node in nodes:
+            for at, other in enumerate(nodes):
+                state = node.states[other.peer]
+                assert state.profile == profile(f"model {at}")
+                assert not state.forked
+                assert node.replica.chain(other.peer, EPOCH).admitted
+        for node in nodes:
+            assert (await node.replication.report()).refused == {}
+
+
+async def test_without_a_ticket_only_linked_peers_know_a_node(autojump_clock: object) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 2, ticket_after_s=None) as (one, other):
+        await until(lambda: know_each_other([one, other]))
+        assert one.replica.guests == other.replica.guests == 1
+        assert one.disk.kept.keys() == {(one.peer, EPOCH)}
+        network.partition([one.peer], [other.peer])
+        await until(lambda: other.peer not in one.states)
+        assert one.replica.guests == 0
+        network.heal()
+        await until(lambda: know_each_other([one, other]))
+
+
+async def test_a_ticket_admits_later(autojump_clock: object) -> None:
+    async with swarm_of(FakeNetwork(), 2, ticket_after_s=60.0) as nodes:
+        await until(lambda: know_each_other(nodes))
+        assert nodes[0].own.standing().ticket == "none"
+        assert nodes[0].replica.guests == 1
+        await until(lambda: all(node.replica.admitted(EPOCH) == 2 for node in nodes))
+        assert nodes[0].replica.guests == 0
+        assert nodes[0].own.standing().ticket == "free"
+        assert agree(nodes)
+
+
+async def test_changes_follow_in_one_log(autojump_clock: object) -> None:
+    async with swarm_of(FakeNetwork(), 3) as nodes:
+        await until(lambda: know_each_other(nodes))
+        for at in range(5):
+            nodes[0].own.label(f"label {at}")
+            await until(
+                lambda at=at: all(
+                    node.states[nodes[0].peer].profile.label == f"label {at}" for node in nodes
+                )
+            )
+        # The checkpoint, and one entry for each change.
+        assert len(nodes[1].replica.chain(nodes[0].peer, EPOCH).bodies) == 6
+        assert agree(nodes)
+
+
+async def test_what_is_wanted_together_is_one_entry(autojump_clock: object) -> None:
+    async with swarm_of(FakeNetwork(), 2) as nodes:
+        await until(lambda: know_each_other(nodes))
+        for at in range(5):
+            nodes[0].own.label(f"label {at}")
+        await until(lambda: nodes[1].states[nodes[0].peer].profile.label == "label 4")
+        assert len(nodes[1].replica.chain(nodes[0].peer, EPOCH).bodies) == 2
+
+
+async def test_who_was_away_learns_what_was_said_from_one_peer(autojump_clock: object) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 5) as nodes:
+        await until(lambda: know_each_other(nodes) and agree(nodes))
+        left, right = nodes[:2], nodes[2:]
+        network.partition([node.peer for node in left], [node.peer for node in right])
+        left[0].own.label("left")
+        right[0].own.label("right")
+        await until(
+            lambda: (
+                left[1].states[left[0].peer].profile.label == "left"
+                and right[1].states[right[0].peer].profile.label == "right"
+            )
+        )
+        assert not agree(nodes)
+        network.heal()
+        await until(lambda: agree(nodes))
+        for node in nodes:
+            assert node.states[left[0].peer].profile.label == "left"
+            assert node.states[right[0].peer].profile.label == "right"
+
+
+async def test_a_log_reaches_those_that_its_author_is_not_linked_to(
+    autojump_clock: object,
+) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 3) as (one, middle, other):
+        # A partition of two that both still reach the third, as far as calls go.
+        author = Author("absent", 3, epoch=EPOCH)
+        await one.replication.take([author.run()], [], None)
+        await until(lambda: author.peer in other.states and author.peer in middle.states)
+        assert len(other.states[author.peer].values) == 1
+
+
+async def test_comparing_finds_what_was_not_handed_on(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "FANOUT", 0)
+    async with swarm_of(FakeNetwork(), 4) as nodes:
+        await until(lambda: know_each_other(nodes))
+        author = Author("absent", 3, epoch=EPOCH)
+        began = trio.current_time()
+        await nodes[0].replication.take([author.run()], [], None)
+        await until(lambda: all(author.peer in node.states for node in nodes))
+        assert trio.current_time() - began < 8 * service.SYNC_EVERY_S
+        await until(lambda: agree(nodes))
+
+
+async def test_joining_compares_with_two_and_tells(autojump_clock: object) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 3) as nodes:
+        author = Author("absent", 20, epoch=EPOCH)
+        await nodes[0].replication.take([author.run()], [], None)
+        await until(lambda: all(node.replica.admitted(EPOCH) == 4 for node in nodes))
+        addresses = [address for node in nodes for address in node.mesh.addresses()]
+        async with running(network, "newcomer", addresses) as newcomer:
+            newcomer.own.describe(profile("new"))
+            await until(lambda: newcomer.replication.join.agree is not None)
+            assert newcomer.replication.join.agree
+            assert len(newcomer.replication.join.peers) == 2
+            await until(lambda: agree([*nodes, newcomer]))
+            report = await newcomer.replication.report()
+            assert report.authors == 5
+            assert report.agree
+
+
+async def test_a_peer_that_withholds_is_found_by_comparing_with_a_second(
+    autojump_clock: object,
+) -> None:
+    """One peer of two shows a newcomer nothing; the other one does."""
+    network = FakeNetwork()
+    async with swarm_of(network, 2) as nodes:
+        author = Author("absent", 20, epoch=EPOCH)
+        liar, honest = nodes
+        await until(lambda: know_each_other(nodes))
+        await honest.replication.take([author.run()], [], None)
+        await until(lambda: agree(nodes))
+
+        empty = service.Responder(Replica(SWARM, FreeAdmission()), liar.peer, b"secret")
+
+        async def pretend(peer: object, body: bytes) -> bytes:
+            steps = empty.answer(peer, body, EPOCH)  # type: ignore[arg-type]
+            return await liar.replication._drive(steps, peer)  # type: ignore[arg-type]
+
+        liar.mesh.answer("ledger", pretend)
+        addresses = [address for node in nodes for address in node.mesh.addresses()]
+        async with running(network, "newcomer", addresses) as newcomer:
+            newcomer.own.describe(profile("new"))
+            await until(lambda: author.peer in newcomer.states)
+            await until(lambda: newcomer.replication.join.agree is not None)
+            assert newcomer.replication.join.agree is False
+
+
+# --- the own log ----------------------------------------------------------------------------------
+
+
+async def test_a_node_alone_says_nothing(autojump_clock: object) -> None:
+    async with running(FakeNetwork(), "alone") as node:
+        node.own.describe(profile())
+        await trio.sleep(3600)
+        assert node.replica.entries == 0
+        assert node.disk.marks == {}
+        assert node.own.standing().waits == "No peer is linked."
+
+
+async def test_after_a_restart_the_log_goes_on(autojump_clock: object) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 2) as nodes:
+        addresses = [address for node in nodes for address in node.mesh.addresses()]
+        disk: FakeLedgerDatabase | None = None
+        for at in range(3):
+            async with running(network, "again", addresses, disk) as node:
+                disk = node.disk
+                node.own.describe(profile(label=f"run {at}"))
+                await until(
+                    lambda at=at, node=node: (
+                        node.peer in nodes[0].states
+                        and nodes[0].states[node.peer].profile.label == f"run {at}"
+                    )
+                )
+                peer = node.peer
+        assert len(nodes[1].replica.chain(peer, EPOCH).bodies) == 3
+        assert nodes[1].states[peer].forked is False
+
+
+async def test_what_has_not_changed_is_not_said_again(autojump_clock: object) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 1) as (other,):
+        disk: FakeLedgerDatabase | None = None
+        for _ in range(3):
+            async with running(network, "again", list(other.mesh.addresses()), disk) as node:
+                disk = node.disk
+                node.own.describe(profile())
+                await until(lambda node=node: node.peer in other.states)
+                await trio.sleep(5)
+                assert len(node.replica.chain(node.peer, EPOCH).bodies) == 1
+
+
+async def test_a_log_put_back_from_a_backup_goes_on_where_peers_saw_it_last(
+    autojump_clock: object,
+) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 2) as nodes:
+        addresses = [address for node in nodes for address in node.mesh.addresses()]
+        async with running(network, "again", addresses) as node:
+            peer, backup = node.peer, FakeLedgerDatabase(node.peer)
+            node.own.describe(profile(label="first"))
+            await until(lambda: peer in nodes[0].states)
+            await until(lambda: node.disk.kept[peer, EPOCH].ticket != b"")
+            # As the disk stands now, mark and all.
+            backup.kept, backup.marks = dict(node.disk.kept), dict(node.disk.marks)
+            for at in range(4):
+                node.own.label(f"later {at}")
+                await until(lambda at=at: nodes[0].states[peer].profile.label == f"later {at}")
+        async with running(network, "again", addresses, backup) as node:
+            node.own.describe(profile(label="restored"))
+            await until(lambda: nodes[0].states[peer].profile.label == "restored")
+            assert not nodes[0].states[peer].forked
+            await until(lambda: len(nodes[1].replica.chain(peer, EPOCH).bodies) == 6)
+
+
+@pytest.mark.parametrize("lost", ["log", "log and mark"])
+async def test_a_lost_log_comes_back_from_peers_or_is_not_begun_again(
+    autojump_clock: object, unhurried: None, lost: str
+) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 1) as (witness,):
+        async with running(network, "again", list(witness.mesh.addresses())) as node:
+            peer = node.peer
+            node.own.describe(profile(label="first"))
+            await until(lambda: peer in witness.states)
+            await until(lambda: witness.replica.chain(peer, EPOCH).admitted)
+        ruined = FakeLedgerDatabase(peer)
+        ruined.marks = node.disk.marks if lost == "log" else None
+        async with (
+            running(network, "stranger") as stranger,
+            running(network, "again", list(stranger.mesh.addresses()), ruined) as node,
+        ):
+            node.own.describe(profile(label="second"))
+            await trio.sleep(1000)
+            # Whoever it meets does not know it, and it keeps silent.
+            assert peer not in stranger.states
+            assert "lost" in node.own.standing().waits
+            node.mesh.dial(witness.mesh.addresses()[0])
+            if lost == "log":
+                await until(lambda: witness.states[peer].profile.label == "second")
+            else:
+                # Nobody can tell it whether that was all.
+                await trio.sleep(1000)
+                assert witness.states[peer].profile.label == "first"
+            assert not witness.states[peer].forked
+            # A new epoch is a new beginning, whatever was lost.
+            await trio.sleep(EPOCH_S)
+            await until(lambda: stranger.states[peer].profile.label == "second")
+            assert not stranger.states[peer].forked
+
+
+async def test_a_new_epoch_begins_with_all_that_holds(
+    autojump_clock: object, unhurried: None
+) -> None:
+    async with swarm_of(FakeNetwork(), 2) as nodes:
+        one, other = nodes
+        await until(lambda: know_each_other(nodes))
+        one.own.label("kept")
+        today = int(unix_time()) // DAY_S
+        hints = hints_of(today)
+        one.own.tell(hints)
+        await until(lambda: today in other.states[one.peer].hints)
+        await trio.sleep(EPOCH_S - (unix_time() - EPOCH * EPOCH_S) + 60)
+        chain = other.replica.chain(one.peer, EPOCH + 1)
+        assert chain is not None
+        assert len(chain.bodies) == 1
+        await until(lambda: other.states[one.peer].since >= (EPOCH + 1) * EPOCH_S)
+        state = other.states[one.peer]
+        assert state.profile.label == "kept"
+        assert state.hints == {today: hints}
+        # The one before is still there; a week later it is gone.
+        assert other.replica.chain(one.peer, EPOCH) is not None
+        await trio.sleep(EPOCH_S)
+        await trio.sleep(10 * 3600)
+        assert other.replica.chain(one.peer, EPOCH) is None
+        assert (one.peer, EPOCH) not in other.disk.kept
+        # Hints of a day do not count for ever.
+        assert other.states[one.peer].hints == {}
+
+
+async def test_a_disk_that_fails_delays_what_is_said(autojump_clock: object) -> None:
+    async with swarm_of(FakeNetwork(), 2) as nodes:
+        one, other = nodes
+        await until(lambda: know_each_other(nodes))
+        one.disk.failing = True
+        one.own.label("later")
+        await trio.sleep(100)
+        assert other.states[one.peer].profile.label == ""
+        one.disk.failing = False
+        await until(lambda: other.states[one.peer].profile.label == "later")
+
+
+async def test_more_changes_than_a_day_takes_wait_for_the_next(
+    autojump_clock: object, unhurried: None
+) -> None:
+    async with swarm_of(FakeNetwork(), 2) as nodes:
+        one, other = nodes
+        await until(lambda: know_each_other(nodes))
+        for at in range(limits.CAPABILITIES_PER_DAY + 5):
+            one.own.label(f"label {at}")
+            await trio.sleep(2)
+        chain = other.replica.chain(one.peer, EPOCH)
+        assert len(chain.bodies) == 1 + limits.CAPABILITIES_PER_DAY
+        await trio.sleep(DAY_S)
+        assert other.states[one.peer].profile.label == f"label {limits.CAPABILITIES_PER_DAY + 4}"
+        assert len(chain.bodies) == 2 + limits.CAPABILITIES_PER_DAY
+
+
+async def test_two_nodes_with_one_key_stop(autojump_clock: object) -> None:
+    """Both machines learn it, and everybody freezes the log where they parted."""
+    network = FakeNetwork()
+    async with swarm_of(network, 2) as nodes:
+        one, other = nodes
+        async with running(network, "twin", list(one.mesh.addresses())) as first:
+            first.own.describe(profile(label="first"))
+            peer = first.peer
+            await until(lambda: peer in one.states and one.replica.chain(peer, EPOCH).admitted)
+        # The other machine has never heard of it, and meets somebody who has not either.
+        async with (
+            running(network, "stranger") as stranger,
+            running(network, "twin", list(stranger.mesh.addresses())) as second,
+        ):
+            second.own.describe(profile(label="second"))
+            await until(lambda: peer in stranger.states)
+            second.mesh.dial(one.mesh.addresses()[0])
+            await until(lambda: one.states[peer].forked and other.states[peer].forked)
+            await until(lambda: stranger.states[peer].forked)
+            assert {node.replica.chain(peer, EPOCH).forked_at for node in (one, other)} == {0}
+            await until(lambda: "Two nodes" in second.own.standing().waits)
+            assert all(not state.forked for who, state in one.states.items() if who != peer)
+
+
+# --- hostile peers --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[tuple[ReplicaNode, ReplicaNode]]:
+    """A node, and one whose mesh is used by hand."""
+    async with swarm_of(FakeNetwork(), 2) as (one, other):
+        await until(lambda: know_each_other([one, other]))
+        yield one, other
+
+
+async def ask(node: ReplicaNode, other: ReplicaNode, body: bytes) -> bytes:
+    return await node.mesh.call(other.peer, "ledger", body, 10.0)
+
+
+async def test_garbage_is_refused_and_cut_off(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+) -> None:
+    honest, hostile = pair
+    before = honest.root()
+    linked = True
+    for at in range(limits.FAULTS):
+        assert linked, at
+        with pytest.raises(MeshError):
+            await ask(hostile, honest, b"\xc1garbage")
+        linked = hostile.peer in {link.peer for link in honest.mesh.links()}
+    assert not linked
+    assert honest.replication.refused == {"decode": limits.FAULTS}
+    assert honest.replication.disconnected == 1
+    assert honest.root() == before
+
+
+async def test_bad_signatures_cut_off(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+) -> None:
+    honest, hostile = pair
+    for at in range(limits.FAULTS):
+        author = Author(f"author {at}", 1, epoch=EPOCH)
+        forged = Run(tuple(author.bodies), bytes(64), author.ticket)
+        with suppress(UnreachableError):
+            await ask(hostile, honest, encode(wire.Give((forged,), ())))
+    assert honest.replication.refused == {"bad-signature": limits.FAULTS}
+    assert hostile.peer not in {link.peer for link in honest.mesh.links()}
+
+
+async def test_who_gives_too_fast_is_refused_then_cut_off(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+) -> None:
+    honest, hostile = pair
+    runs = [Author(f"author {at}", 1, epoch=EPOCH).run() for at in range(50)]
+    body = encode(wire.Give(tuple(runs), ()))
+    given = 0
+    with suppress(CallError):
+        while given <= 2 * limits.ENTRIES_AT_ONCE:
+            await ask(hostile, honest, body)
+            given += len(runs)
+    assert honest.replication.refused == {"quota": 1}
+    assert given >= limits.ENTRIES_AT_ONCE
+    assert given <= 2 * limits.ENTRIES_AT_ONCE
+    for _ in range(100):
+        try:
+            await ask(hostile, honest, body)
+        except CallError:
+            continue
+        except UnreachableError:
+            break
+    assert honest.replication.refused["quota"] > 1
+    assert honest.replication.disconnected == 1
+
+
+async def test_exchanges_begun_too_often_are_refused(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+) -> None:
+    honest, hostile = pair
+    begun = 0
+    with suppress(CallError):
+        while begun < 100:
+            await ask(hostile, honest, encode(wire.Open(EPOCH, begun.to_bytes(8, "big"))))
+            begun += 1
+    assert 0 < begun < 20
+    assert honest.replication.refused == {"quota": 1}
+    await trio.sleep(60)
+    await ask(hostile, honest, encode(wire.Open(EPOCH, bytes(8))))
+
+
+async def test_a_stranger_s_log_without_a_ticket_is_not_taken(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+) -> None:
+    honest, hostile = pair
+    author = Author("stranger", 2, epoch=EPOCH)
+    await ask(hostile, honest, encode(wire.Give((author.run(ticket=False),), ())))
+    assert author.peer not in honest.states
+    assert honest.replication.refused == {"admission": 1}
+
+
+async def test_an_equivocation_reaches_everybody(autojump_clock: object) -> None:
+    """One half is told one thing, the other half another."""
+    network = FakeNetwork()
+    async with swarm_of(network, 4) as nodes:
+        await until(lambda: know_each_other(nodes))
+        author = Author("liar", 3, epoch=EPOCH)
+        twin = author.other(2, 2)
+        network.partition([node.peer for node in nodes[:2]], [node.peer for node in nodes[2:]])
+        await nodes[0].replication.take([author.run()], [], None)
+        await nodes[2].replication.take([twin.run()], [], None)
+        await until(lambda: author.peer in nodes[1].states and author.peer in nodes[3].states)
+        network.heal()
+        await until(lambda: all(node.states[author.peer].forked for node in nodes))
+        await until(lambda: agree(nodes))
+        for node in nodes:
+            assert node.replica.chain(author.peer, EPOCH).forked_at == 2
+            proof = node.replica.proof(author.peer, EPOCH)
+            assert replica().convict(proof, unix_time()).forked
+            assert all(not one.forked for who, one in node.states.items() if who != author.peer)
+
+
+def hints_of(day: int) -> Hints:
+    """Of one peer on one day."""
+    peer = Author("subject").peer
+    counts = (1, 1, 1, 1, 1)
+    sums = (Sum("", 5, counts, counts, 1, 2),)
+    return Hints(day, (day + 1 + limits.HINT_DAYS) * DAY_S, (Subject(peer, "ab", sums),))
