@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -16,14 +16,19 @@ LEFTOVERS: Final = ".*.tmp"
 
 def replace(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path`` (mode 0600), in place of what was there. Raises OSError."""
-    with _temporary(path, data) as temporary:
+    replace_in_pieces(path, (data,))
+
+
+def replace_in_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+    """As :func:`replace`, piece by piece."""
+    with _temporary(path, pieces) as temporary:
         os.replace(temporary, path)
     sync_directory(path.parent)
 
 
 def create(path: Path, data: bytes) -> None:
     """Put ``data`` at ``path`` (mode 0600). Raises OSError, FileExistsError where it exists."""
-    with _temporary(path, data) as temporary:
+    with _temporary(path, (data,)) as temporary:
         try:
             # Linking, unlike renaming, never replaces what another process has just made.
             os.link(temporary, path)
@@ -47,14 +52,14 @@ def sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """A file beside ``path`` that holds ``data`` on the disk; gone at the end, unless moved."""
+def _temporary(path: Path, pieces: Iterable[bytes]) -> Iterator[Path]:
+    """A file beside ``path`` that holds ``pieces`` on the disk; gone at the end, unless moved."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     # The mode of a new file is this less what the umask takes away; never more.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(descriptor)
         yield temporary

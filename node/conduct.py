@@ -1,7 +1,8 @@
 """What peers have done, for this node and against the rules, and what follows from it.
 
 Joins the strikes and the balance of service (:mod:`swarm.strikes`, :mod:`swarm.service`) to the
-disk and to the mesh: proofs are passed on, changes are written behind, all survives a restart.
+disk and to the logs: what this node finds, its log passes on; what others have found is in theirs;
+changes are written behind, all survives a restart.
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 import trio
 
-from node.mesh.base import Mesh
 from node.peer_records import PeerRecords
 from protocol import limits
-from protocol.codec import encode
-from protocol.envelope import Signer
-from protocol.errors import MeshError, StoreError
+from protocol.errors import StoreError
 from protocol.ids import Digest, PeerId, short_peer
-from protocol.messages import Proof, ProofNotice, seal
+from protocol.ledger import EPOCH_S
+from protocol.messages import Proof
 from protocol.proofs import Conviction, check, stated
 from swarm.service import Balance
 from swarm.strikes import Strike, Strikes
@@ -28,75 +28,60 @@ _log = logging.getLogger(__name__)
 
 WRITE_S = 2.0
 """Changes of so many seconds go to disk together."""
-
-
-class Allowance:
-    """What may be done at once, and so many times an hour more: a bucket that fills with time."""
-
-    def __init__(self, at_once: int, per_hour: float, now: float) -> None:
-        self._most = float(at_once)
-        self._per_s = per_hour / 3600
-        self._left = self._most
-        self._at = now
-
-    def take(self, now: float) -> bool:
-        """Whether it may be done once more now."""
-        earned = max(0.0, now - self._at) * self._per_s
-        self._left, self._at = min(self._most, self._left + earned), now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
+STRANGERS_TOLD: Final = limits.EVIDENCE_PER_EPOCH // 4
+"""Proofs against strangers that this node's log is given in an epoch. Anyone can make keys and
+misbehave here: that leaves room for a proof against somebody who matters."""
 
 
 class Conduct:
     """Made by :meth:`load`; :meth:`run` writes.
 
     Args:
-        mesh: the way to other peers.
+        own: this node, which owes itself nothing.
         records: where strikes and accounts are kept.
-        signer: signs notices as this node.
+        testify: has this node's log pass a proof on.
         clock: gives Unix time in seconds.
     """
 
     def __init__(
         self,
-        mesh: Mesh,
+        own: PeerId,
         records: PeerRecords,
-        signer: Signer,
+        testify: Callable[[Proof], None],
         strikes: Strikes,
         balance: Balance,
         clock: Callable[[], float],
     ) -> None:
-        self._mesh = mesh
+        self._own = own
         self._records = records
-        self._signer = signer
+        self._testify = testify
         self._strikes = strikes
         self._balance = balance
         self._clock = clock
-        self._verified: dict[PeerId, Allowance] = {}
-        self._found = Allowance(limits.PROOFS_RELAYED, limits.PROOFS_PER_HOUR / 2, clock())
-        self._relayed = Allowance(limits.PROOFS_RELAYED, limits.PROOFS_PER_HOUR / 2, clock())
+        self._strangers: list[int] = []
         self._offences: set[Digest] = set()
         self._booked: set[PeerId] = set()
         self._changed = trio.Event()
+        for strike in strikes.in_force(self._now()):
+            if strike.found:
+                self._pass_on(strike)
 
     @classmethod
     async def load(
         cls,
-        mesh: Mesh,
+        own: PeerId,
         records: PeerRecords,
-        signer: Signer,
+        testify: Callable[[Proof], None],
         clock: Callable[[], float] = time.time,
     ) -> Conduct:
-        """What earlier runs have kept.
+        """What earlier runs have kept. What they found and is in force is passed on again.
 
         Raises:
             StoreError: it cannot be read.
         """
         strikes = Strikes(await records.strikes(), int(clock()))
         balance = Balance(await records.accounts())
-        return cls(mesh, records, signer, strikes, balance, clock)
+        return cls(own, records, testify, strikes, balance, clock)
 
     async def run(self) -> None:
         """Write changes until cancelled, and then what is left."""
@@ -119,67 +104,41 @@ class Conduct:
         return self._strikes.excluded(self._now())
 
     def convict(self, proofs: Iterable[Proof]) -> None:
-        """Take proofs that this node found itself.
+        """Take proofs that this node found itself. Those that nobody has told it, it passes on.
 
         Raises:
             ProtocolError: one of them is none.
         """
         for proof in proofs:
-            self._strike(proof, check(proof), self._mesh.peer_id, first_hand=True)
+            self._strike(proof, check(proof), found=True)
 
-    def noticed(self, source: PeerId, proof: Proof) -> None:
-        """Take a proof that a connected peer passes on.
+    def heard(self, proofs: Iterable[Proof]) -> None:
+        """Take proofs of somebody's log, which have been checked."""
+        for proof in proofs:
+            self._strike(proof, stated(proof), found=False)
 
-        Signatures are verified for unknown offences only, and only so many for each peer.
-
-        Raises:
-            ProtocolError: it is none.
-        """
-        if self._strikes.get(stated(proof).digest) is not None:
-            return
-        now = self._clock()
-        one = Allowance(limits.PROOFS_PER_PEER, limits.PROOFS_PER_HOUR, now)
-        if not self._verified.setdefault(source, one).take(now):
-            _log.info("peer %s passes on too many proofs", short_peer(source))
-            return
-        self._strike(proof, check(proof), source, first_hand=False)
-
-    def welcome(self, peer: PeerId) -> None:
-        """Tell a newly connected peer the latest proofs in force, least against strangers."""
-        latest = sorted(self._strikes.in_force(self._now()), key=lambda one: not one.known)
-        for strike in latest[: limits.PROOFS_TOLD]:
-            self._tell([peer], strike.proof)
-
-    def lost(self, peer: PeerId) -> None:
-        """A peer is not connected any more."""
-        self._verified.pop(peer, None)
-
-    def _strike(
-        self, proof: Proof, conviction: Conviction, source: PeerId, first_hand: bool
-    ) -> None:
-        now = self._now()
-        served = self._balance.account(conviction.peer, now).given > 0.0
-        known = first_hand or served
-        strike, gone = self._strikes.add(proof, conviction, now, known)
+    def _strike(self, proof: Proof, conviction: Conviction, found: bool) -> None:
+        known = found or self._has_served(conviction.peer)
+        strike, gone = self._strikes.add(proof, conviction, self._now(), known, found)
         if strike is None:
             return
         _log.warning("peer %s is excluded: %s", short_peer(strike.peer), strike.kind)
         self._offences |= {strike.offence, *gone}
         self._changed.set()
-        allowance = self._found if first_hand else self._relayed
-        # Anyone can make keys and misbehave here: what is found first-hand is rationed as well.
-        if not served and not allowance.take(self._clock()):
-            return
-        aware = {self._mesh.peer_id, source, strike.peer}
-        self._tell([link.peer for link in self._mesh.links() if link.peer not in aware], proof)
+        if found:
+            self._pass_on(strike)
 
-    def _tell(self, peers: Iterable[PeerId], proof: Proof) -> None:
-        payload = encode(seal(self._signer, ProofNotice(proof)))
-        for peer in peers:
-            try:
-                self._mesh.send(peer, payload)
-            except MeshError as error:
-                _log.info("no way to tell %s of a proof: %s", short_peer(peer), error)
+    def _pass_on(self, strike: Strike) -> None:
+        now = self._now()
+        if not self._has_served(strike.peer):
+            self._strangers = [at for at in self._strangers if now - EPOCH_S < at <= now]
+            if len(self._strangers) >= STRANGERS_TOLD:
+                return
+            self._strangers.append(now)
+        self._testify(strike.proof)
+
+    def _has_served(self, peer: PeerId) -> bool:
+        return self._balance.account(peer, self._now()).given > 0.0
 
     # --- service --------------------------------------------------------------------------------
 
@@ -193,7 +152,7 @@ class Conduct:
 
     def served_us(self, peer: PeerId) -> None:
         """``peer`` answered and judged in a round of this node; oneself owes oneself nothing."""
-        if peer == self._mesh.peer_id:
+        if peer == self._own:
             return
         self._book(peer, self._balance.gave(peer, self._now()))
 

@@ -94,6 +94,11 @@ def _name(value: str) -> None:
         raise _Invalid("1 to 64 letters, digits, dots, dashes or underscores")
 
 
+def _label(value: str) -> None:
+    if len(value) > limits.LABEL_CHARS or not value.isprintable():
+        raise _Invalid(f"up to {limits.LABEL_CHARS} printable characters")
+
+
 def _not_empty(value: str) -> None:
     if not value.strip():
         raise _Invalid("given")
@@ -193,6 +198,8 @@ KEYS: Final[tuple[Key, ...]] = (
     Key("upnp", "switch", True, "ask the router to let others in"),
     Key("dht", "switch", True, "look for peers in the distributed hash table"),
     Key("relaying", "switch", True, "relay for others when this node is public"),
+    Key("stamp", "switch", True, "work for a stamp, so that all of a public swarm know this node"),
+    Key("label", "text", "", "what others see this node called", _label),
     Key("model", "text", "bundled:general", "bundled name, directory or hub name", _not_empty),
     Key("backend", "text", "local", "what runs the model", _one_of("local", "scripted")),
     Key("device", "text", "auto", "auto, cpu, mps, cuda or cuda:N", _device),
@@ -294,6 +301,8 @@ class Config:
     upnp: bool
     dht: bool
     relaying: bool
+    stamp: bool
+    label: str
     model: str
     backend: str
     device: str

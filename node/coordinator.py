@@ -245,7 +245,7 @@ class Coordinator:
                 self._break(running, peer, kind, detail)
 
     def peers_changed(self) -> None:
-        """Somebody introduced itself."""
+        """Somebody was linked, or its log says something new."""
         self._changed.set()
         self._changed = trio.Event()
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import random
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,7 +24,8 @@ from node.identity import KEY_FILE, DataDirLock, Identity, load_or_create, read_
 from protocol.envelope import KeySigner
 from protocol.errors import EXIT_ANSWER, EXIT_CANCELLED, ConfigError, SwarmError
 from protocol.ids import parse_peer, peer_text
-from protocol.messages import Model, Profile, seal
+from protocol.ledger import Profile
+from protocol.messages import Model
 from swarm.calibration import items
 
 if TYPE_CHECKING:
@@ -133,6 +135,8 @@ async def _serve(
     from node.knowledge import Knowledge
     from node.peer_records import PeerRecords
     from node.planner import Planner, Terms
+    from node.reader import Reader
+    from node.replication.assembly import open_replication
     from node.router import Router
     from node.rpc_server import RpcServer
     from node.store import Store
@@ -143,16 +147,30 @@ async def _serve(
 
     info = backend.describe()
     signer = KeySigner(identity.seed)
-    registry = Registry()
+    model = _model(info)
+    energy = round(1e6 * settings.energy_per_token)
+    serves = not settings.relay
+    profile = Profile(model, info.parameters, info.context_tokens, serves, energy, settings.label)
+    registry = Registry(signer.peer, profile)
     stop = trio.Event()
     async with (
         Store.open(settings.data_dir) as store,
+        open_replication(
+            settings.data_dir,
+            mesh,
+            signer,
+            settings.swarm,
+            configuration.read_swarm_key(settings.swarm_key),
+            settings.stamp,
+            random.Random(os.urandom(32)),
+        ) as replication,
         mesh.running(),
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(_stop_on_signal, stop)
         records = PeerRecords(store)
-        conduct = await Conduct.load(mesh, records, signer)
+        own = replication.own
+        conduct = await Conduct.load(signer.peer, records, own.testify)
         nursery.start_soon(conduct.run)
         private = await _private_items(settings.calibration_file)
         trusted = [parse_peer(one) for one in settings.trust]
@@ -187,7 +205,6 @@ async def _serve(
         )
         coordinator.on_question = calibrator.asked
         coordinator.on_answer = calibrator.answered
-        model = _model(info)
         worker = Worker(
             nursery,
             mesh.send,
@@ -198,12 +215,14 @@ async def _serve(
             records,
             conduct,
         )
-        energy = round(1e6 * settings.energy_per_token)
-        serves = not settings.relay
-        profile = Profile(model, info.parameters, info.context_tokens, serves, energy)
-        herald = Herald(mesh, knowledge, registry, signer)
-        router = Router(mesh, registry, worker, coordinator, conduct, herald, seal(signer, profile))
+        reader = Reader(signer.peer, registry, knowledge.hearsay, conduct, coordinator)
+        replication.changed = reader.changed
+        own.describe(profile)
+        # Before the router, which tells it who is linked.
+        await nursery.start(replication.run)
+        router = Router(mesh, registry, worker, coordinator, replication)
         nursery.start_soon(router.run)
+        herald = Herald(knowledge, own.tell)
         control = Control(
             VERSION,
             info.device,
@@ -216,6 +235,7 @@ async def _serve(
             knowledge,
             conduct,
             store,
+            replication,
             stop,
         )
         await nursery.start(RpcServer(settings.socket, control.handlers(), lock).serve)

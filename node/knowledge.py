@@ -16,12 +16,12 @@ import trio
 from node.trial_records import TrialRecords
 from protocol import limits
 from protocol.ids import PeerId
-from protocol.messages import Hints
+from protocol.ledger import HINT_DAY_S, Hints
 from swarm.calibration.items import Item
 from swarm.curriculum import STYLES, Lesson
 from swarm.evidence import Book
 from swarm.examiner import Examiner
-from swarm.hints import DAY_S, Hearsay, daily
+from swarm.hints import Hearsay, daily
 from swarm.record import Told
 from swarm.topics import Topics
 from swarm.trial import Judged, Kind, Trial, Truth
@@ -62,7 +62,6 @@ class Knowledge:
         self.hearsay = Hearsay(trusted)
         self.book = Book(told=self._told)
         self._days: dict[int, list[Trial]] = {}
-        self._sums: dict[int, Hints] = {}
         # What is being drawn, or written anew, must not change meanwhile.
         self._drawing, self._adding = trio.Lock(), trio.Lock()
         for question in questions:
@@ -144,26 +143,27 @@ class Knowledge:
                 return
             trials = await self._records.all()
             self.book = await trio.to_thread.run_sync(Book, trials, self._told)
-            self._days, self._sums = {}, {}
+            self._days = {}
             for one in trials:
                 self._date(one)
 
-    def hints(self, day: int) -> Hints:
+    async def hints(self, day: int) -> Hints:
         """The sums of a day, counted from 1970-01-01 UTC."""
-        if day not in self._sums:
-            self._sums[day] = daily(self._days.get(day, ()), day)
-        return self._sums[day]
+        # Of a busy day it takes tens of milliseconds.
+        return await trio.to_thread.run_sync(daily, tuple(self._days.get(day, ())), day)
+
+    def rumour(self, peer: PeerId) -> float:
+        """How often strangers have seen a peer be right; see :meth:`Hearsay.rumour`."""
+        return self.hearsay.rumour(peer, int(self._clock()))
 
     def _told(self, peer: PeerId, model: str) -> Told | None:
         return self.hearsay.told(peer, model, int(self._clock()))
 
     def _date(self, trial: Trial) -> None:
-        day = trial.at // DAY_S
+        day = trial.at // HINT_DAY_S
         self._days.setdefault(day, []).append(trial)
-        self._sums.pop(day, None)
-        for kept in (self._days, self._sums):
-            for past in [one for one in kept if one < day - limits.HINT_DAYS]:
-                del kept[past]
+        for past in [one for one in self._days if one < day - limits.HINT_DAYS]:
+            del self._days[past]
 
     def _fold(self, trial: Trial) -> None:
         self.book.add(trial)

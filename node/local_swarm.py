@@ -158,6 +158,8 @@ class LocalSwarm:
             # Tests of its own would get in the way of what is measured or shown.
             "--calibration-per-hour=0",
             "--calibration-rate=0",
+            # All are linked, so nobody has to pass on what another says.
+            "--no-stamp",
             *(f"--bootstrap={address}" for address in others),
             *member.spec.flags,
         ]

@@ -44,6 +44,9 @@ CREATE TABLE accounts (
 ) STRICT;
 """
 
+FOUND: Final = "ALTER TABLE strikes ADD COLUMN found INTEGER NOT NULL DEFAULT 0;"
+"""What a later version of the schema adds."""
+
 
 class PeerRecords:
     """Reads and writes these tables. Every method raises StoreError where the disk fails."""
@@ -88,7 +91,8 @@ class PeerRecords:
 
         def work(database: sqlite3.Connection) -> list[Strike]:
             found = database.execute(
-                "SELECT peer, kind, offence, proof, seen_at, known FROM strikes ORDER BY seen_at"
+                "SELECT peer, kind, offence, proof, seen_at, known, found FROM strikes "
+                "ORDER BY seen_at"
             )
             return [_strike(*row) for row in found]
 
@@ -121,10 +125,18 @@ class PeerRecords:
 
         def work(database: sqlite3.Connection) -> None:
             database.executemany(
-                "INSERT OR REPLACE INTO strikes (peer, kind, offence, proof, seen_at, known) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO strikes "
+                "(peer, kind, offence, proof, seen_at, known, found) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (one.peer, one.kind, one.offence, encode(one.proof), one.seen_at, one.known)
+                    (
+                        one.peer,
+                        one.kind,
+                        one.offence,
+                        encode(one.proof),
+                        one.seen_at,
+                        one.known,
+                        one.found,
+                    )
                     for one in strikes
                 ],
             )
@@ -139,9 +151,17 @@ class PeerRecords:
 
 
 def _strike(*row: Any) -> Strike:
-    peer, kind, offence, proof, seen_at, known = row
+    peer, kind, offence, proof, seen_at, known, found = row
     try:
-        found = decode(proof, Proof, limits.PROOF_BYTES)
+        whole = decode(proof, Proof, limits.PROOF_BYTES)
     except ProtocolError as error:
         raise msgspec.DecodeError(f"a proof is damaged: {error}") from error
-    return Strike(PeerId(peer), cast(Kind, kind), Digest(offence), found, seen_at, bool(known))
+    return Strike(
+        PeerId(peer),
+        cast(Kind, kind),
+        Digest(offence),
+        whole,
+        seen_at,
+        bool(known),
+        bool(found),
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -27,7 +27,7 @@ from swarm.pairing import waves
 from swarm.registry import Registry
 from swarm.reputation import answer_bound
 from swarm.seeded import Stream
-from swarm.selection import Budget, Measured, Selection, select
+from swarm.selection import NOTHING, Budget, Measured, Selection, select
 from swarm.staging import stage_sizes
 
 _log = logging.getLogger(__name__)
@@ -145,7 +145,10 @@ class Planner:
             commit_ms=divide(timeout_ms).commit,
             energy=None if terms.energy_j is None else round(MICRO * terms.energy_j),
         )
-        candidates = self._registry.candidates(self._measured(topic), self._conduct.excluded())
+        measured = self._measured(topic)
+        candidates = self._registry.candidates(
+            measured, self._hints(measured), self._conduct.excluded()
+        )
         selection = select(candidates, budget, entropy[64:], self._own)
         chosen, wanted = selection.peers, terms.min_answers
         if len(chosen) < wanted:
@@ -199,6 +202,14 @@ class Planner:
             latency_ms = record.latency_ms if speed is None else None
             found[peer] = Measured(low, error, admitted, latency_ms, speed)
         return found
+
+    def _hints(self, measured: Mapping[PeerId, Measured]) -> dict[PeerId, float]:
+        """What strangers say of the newcomers."""
+        return {
+            peer: self._knowledge.rumour(peer)
+            for peer in self._registry.able()
+            if not measured.get(peer, NOTHING).proven
+        }
 
     def _turn(self, standing: Standing) -> tuple[bool, float, PeerId]:
         """This node first, then who is right most often: the order of stages."""

@@ -55,7 +55,7 @@ CREATE TABLE receipts (
     created_at REAL NOT NULL
 ) STRICT;
 """
-_MIGRATIONS: Final = (_SCHEMA, peer_records.SCHEMA, trial_records.SCHEMA)
+_MIGRATIONS: Final = (_SCHEMA, peer_records.SCHEMA, trial_records.SCHEMA, peer_records.FOUND)
 """What each version of the schema adds to the one before it."""
 _BEFORE: Final[dict[State, tuple[State, ...]]] = {
     "running": ("accepted", "running"),  # again after a restart: another attempt

@@ -26,7 +26,7 @@ from protocol.envelope import Signer
 from protocol.errors import MeshError, StoreError, SwarmError, TooLargeError
 from protocol.ids import PeerId, RoundId, short, short_peer
 from protocol.messages import Decline, DeclineReason, FromAsker, Incoming, Invite, Model, seal
-from protocol.version import PROTOCOL
+from protocol.version import ROUND
 from swarm.effects import Effect, Generate, Judge, Send, StopWork
 from swarm.participant import Participant
 from swarm.proofs import Witness
@@ -146,8 +146,8 @@ class Worker:
         """Why not to take part: a reason and the particulars, or None."""
         if self._backend is None:
             return "refused", "this node runs no model"
-        if invite.version != PROTOCOL:
-            return "unsupported", f"this node speaks version {PROTOCOL}"
+        if invite.version != ROUND:
+            return "unsupported", f"this node speaks version {ROUND}"
         if invite.swarm != self._swarm:
             return "refused", "this node is in another swarm"
         if len(invite.question.encode()) > limits.QUESTION_BYTES:

@@ -66,6 +66,11 @@ def parse_peer(text: str) -> PeerId:
     return peer
 
 
+def is_named(part: str, peer: str) -> bool:
+    """Whether ``part`` is how a person would write ``peer``: in full, or either end of it."""
+    return peer.startswith(part) or peer.endswith(part)
+
+
 def short(identifier: bytes) -> str:
     """Eight characters that a person can tell apart: of a peer its text's tail, else hex."""
     return identifier.hex()[:8]

@@ -1,5 +1,7 @@
 """Everything that peers say to each other in a round.
 
+What they say of themselves, and of others, is in their logs: :mod:`protocol.ledger`.
+
 All are frozen, typed and bounded by their types; unknown fields are refused. Probabilities are
 integers of 1e-6. Every message travels in a signed :class:`protocol.envelope.Envelope`; a
 message of the asker counts only if its signer signed the Invite.
@@ -17,9 +19,6 @@ Ballot   judge → asker    verdicts on the pairs of one wave
 Ack      asker → judge    the asker has that Ballot, and cannot deny it
 WaveClose asker → judges  fixes the set of Ballots so far; opens the next wave or ends judging
 Close    asker → peers    the outcome and the receipt's digest
-Profile  peer → peer      what the peer runs
-ProofNotice peer → peer   two signed messages that convict their signer
-Hints    peer → peer      what its calibration of a day has shown
 ======== ================ ==================================================================
 """
 
@@ -235,21 +234,6 @@ class Close(Message, frozen=True, tag="close"):
     receipt: Hash
 
 
-class Profile(Message, frozen=True, tag="profile"):
-    """What a peer runs, sent when a link comes up. Claims, all of it.
-
-    Attributes:
-        parameters, context_tokens: 0 where unknown.
-        energy: microjoules for each generated token, 0 where unknown.
-    """
-
-    model: Model
-    parameters: Count
-    context_tokens: Count
-    serves: bool
-    energy: Count = 0
-
-
 class Proof(Part, frozen=True):
     """Two messages of one signer that no honest peer signs both; see :mod:`protocol.proofs`."""
 
@@ -257,54 +241,9 @@ class Proof(Part, frozen=True):
     second: Envelope
 
 
-class ProofNotice(Message, frozen=True, tag="proof"):
-    """Somebody is convicted, whoever says so."""
-
-    proof: Proof
-
-
-HashText = Annotated[str, Meta(max_length=64)]
-TopicText = Annotated[str, Meta(max_length=64)]
-FiveCounts = tuple[Count, Count, Count, Count, Count]
-
-
-class Sum(Part, frozen=True):
-    """What one peer did in the calibration of a day, in 1e-6.
-
-    Attributes:
-        model: content id that the peer claimed.
-        topic: a task family, empty where it is none.
-        rounds: questions behind the counts, whole.
-        judge_right, judge_total: pairs with one right answer, by stated sureness.
-    """
-
-    peer: Key
-    model: HashText
-    topic: TopicText
-    rounds: Count
-    judge_right: FiveCounts
-    judge_total: FiveCounts
-    answer_right: Count
-    answer_total: Count
-
-
-class Hints(Message, frozen=True, tag="hints"):
-    """What the signer's own calibration of a day has shown. Weighs only with those who trust it.
-
-    Attributes:
-        day: days since 1970-01-01 UTC.
-        expires: Unix time in seconds.
-        sums: sorted by peer, model and topic.
-    """
-
-    day: Count
-    expires: Count
-    sums: Annotated[tuple[Sum, ...], Meta(max_length=limits.HINT_SUMS)]
-
-
 FromAsker = Invite | Roster | Slate | Ack | WaveClose | Close
 FromPeer = Commit | Decline | Reveal | Ballot
-AnyMessage = FromAsker | FromPeer | Profile | ProofNotice | Hints
+AnyMessage = FromAsker | FromPeer
 _ANY = cast("type[AnyMessage]", AnyMessage)
 
 

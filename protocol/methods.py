@@ -123,11 +123,45 @@ class FindParams(Struct, frozen=True, forbid_unknown_fields=True):
     dht: bool = False
 
 
+class PeersParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which peers.
+
+    Attributes:
+        all: also those that are in the swarm without a link to this node.
+    """
+
+    all: bool = False
+
+
+class StateImportParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which file of logs to take in, see :mod:`protocol.bundle`.
+
+    Attributes:
+        path: absolute; the daemon reads it.
+    """
+
+    path: Annotated[str, Meta(pattern="^/", max_length=4096)]
+
+
+class StateLabelParams(Struct, frozen=True, forbid_unknown_fields=True):
+    """What this node is to be called.
+
+    Attributes:
+        label: printable; empty for none.
+    """
+
+    label: Annotated[str, Meta(max_length=limits.LABEL_CHARS)]
+
+    def __post_init__(self) -> None:
+        if not self.label.isprintable():
+            raise ValueError("a label takes printable characters only")
+
+
 METHODS: Final[Mapping[str, type[Struct]]] = {
     "ask": AskParams,
     "cancel": CancelParams,
     "status": Nothing,
-    "peers": Nothing,
+    "peers": PeersParams,
     "doctor": Nothing,
     "find": FindParams,
     "history": HistoryParams,
@@ -136,6 +170,8 @@ METHODS: Final[Mapping[str, type[Struct]]] = {
     "calibrate": CalibrateParams,
     "capability": CapabilityParams,
     "config": Nothing,
+    "state-import": StateImportParams,
+    "state-label": StateLabelParams,
     "shutdown": Nothing,
 }
 """Every method and the type of its params. ``ask``, ``why`` and ``capability`` return a JSON
@@ -193,6 +229,83 @@ class Calibrated(Struct, frozen=True):
     confidence_rounds: int = 0
 
 
+class StateImported(Struct, frozen=True):
+    """What became of a file of logs.
+
+    Attributes:
+        logs: that were read from it.
+        new: of them, those that brought something new.
+        known: those all of which was held before.
+        entries: that are new.
+        forks: authors now known to have forked, or to have done so earlier.
+        refused: logs that were not taken, by the code of the error.
+        damaged: what is wrong with the file; the logs before that were taken. Empty where it is
+            whole.
+    """
+
+    logs: int = 0
+    new: int = 0
+    known: int = 0
+    entries: int = 0
+    forks: int = 0
+    refused: dict[str, int] = {}
+    damaged: str = ""
+
+
+class StateLabelled(Struct, frozen=True):
+    """What this node calls itself.
+
+    Attributes:
+        waits: why it is not in its log yet, for people; empty where nothing stands in the way.
+    """
+
+    label: str = ""
+    waits: str = ""
+
+
+class Ledger(Struct, frozen=True):
+    """How this node's replica of all logs is.
+
+    Attributes:
+        epoch: the week of Unix time.
+        authors: who has a ticket for it.
+        guests: linked peers whose logs are held without one.
+        entries, bytes: of all logs held, proofs of forks among the bytes.
+        forked: authors that contradict themselves.
+        own_entries: of this node in this epoch.
+        own_waits: why its log is not written, for people; empty where nothing stands in the way.
+        ticket: its own for this epoch: ``stamp``, ``certificate``, ``none``, or ``being made`` and
+            how likely it would be done by now.
+        root: hex digest of all logs; two nodes with the same one hold the same.
+        exchanges: finished, begun by this node.
+        last_exchange_s: seconds since the last; None before the first.
+        joined: peer ids of those with whom it compared everything first.
+        agree: whether these held the same in the end; None until there were two.
+        refused: what was not taken, and requests not answered, by the code of the error.
+        disconnected: peers cut off for it.
+        moved_aside: where the database was put that was found damaged at the start; empty where
+            it was not.
+    """
+
+    epoch: int = 0
+    authors: int = 0
+    guests: int = 0
+    entries: int = 0
+    bytes: int = 0
+    forked: int = 0
+    own_entries: int = 0
+    own_waits: str = ""
+    ticket: str = ""
+    root: str = ""
+    exchanges: int = 0
+    last_exchange_s: float | None = None
+    joined: tuple[str, ...] = ()
+    agree: bool | None = None
+    refused: dict[str, int] = {}
+    disconnected: int = 0
+    moved_aside: str = ""
+
+
 class Status(Struct, frozen=True):
     """How the node is.
 
@@ -208,6 +321,7 @@ class Status(Struct, frozen=True):
         asks_running: its own questions in a round now.
         asks_waiting: accepted questions that wait for their round.
         rounds_serving: other peers' rounds it takes part in now.
+        ledger: its replica of all logs.
     """
 
     version: str = ""
@@ -221,21 +335,25 @@ class Status(Struct, frozen=True):
     asks_running: int = 0
     asks_waiting: int = 0
     rounds_serving: int = 0
+    ledger: Ledger = Ledger()
 
 
 class PeerRow(Struct, frozen=True):
-    """One connected peer.
+    """One peer.
 
     Attributes:
         peer: its peer id as text.
-        path: ``self``, ``direct`` or ``relayed``.
-        address: the multiaddr in use.
+        path: ``self``, ``direct`` or ``relayed``; ``known`` where it is not connected.
+        address: the multiaddr in use; of who is not connected, the first that it states.
         model: what it runs, as it says; empty where it has not said.
         agent: its software, as it says.
         rtt_ms: round-trip time, None until measured.
         age_s: seconds since the link came up.
         direct_s: seconds from then to the direct path: 0 where it always was, None while relayed.
         why: why it is relayed.
+        label: what its operator calls it.
+        since: from when on its log is held, Unix time in seconds by its own clock; 0 where none is.
+        forked: it contradicts itself in its log, and is not asked.
     """
 
     peer: str = ""
@@ -247,10 +365,13 @@ class PeerRow(Struct, frozen=True):
     age_s: float = 0.0
     direct_s: float | None = None
     why: str = ""
+    label: str = ""
+    since: int = 0
+    forked: bool = False
 
 
 class Peers(Struct, frozen=True):
-    """The peers connected now."""
+    """The peers connected now, and perhaps the others in the swarm."""
 
     peers: tuple[PeerRow, ...] = ()
 

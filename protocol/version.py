@@ -11,10 +11,12 @@ from typing import Final
 
 from protocol.errors import VersionMismatchError
 
-PROTOCOL: Final = 1
-"""The newest version that this node speaks."""
-OLDEST: Final = 1
+PROTOCOL: Final = 2
+"""The newest version that this node speaks. In 1, links carried what is in logs since."""
+OLDEST: Final = 2
 """The oldest version that this node still speaks."""
+ROUND: Final = 1
+"""The version of rounds and of their receipts, which outlive the links they went over."""
 
 
 def negotiate(theirs_oldest: int, theirs_newest: int) -> int:

@@ -7,25 +7,38 @@ of an honest peer's weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from protocol import limits
+from protocol.codec import encode
 from protocol.errors import RefusedError
 from protocol.ids import PeerId
-from protocol.messages import MICRO, Hints, Sum
+from protocol.ledger import HINT_DAY_S, Hints, Subject, Sum
+from protocol.messages import MICRO
 from swarm.calibration.families import CATALOGUE
 from swarm.record import Counts, Told
 from swarm.reputation import answer_bound
-from swarm.trial import Trial
+from swarm.trial import Mark, Trial
 
-DAY_S: Final = 24 * 3600
 _CONTENT_ID_CHARS: Final = 64
+_HEADER_BYTES: Final = 2
+"""By which the header of a long array is longer than that of an empty one."""
+
+_Name = tuple[PeerId, str]
+"""Of a subject: a peer, and the model that it claimed."""
+_Tally = list[int]
+"""The counts of a Sum in its order, rounds first."""
 
 
 def daily(trials: Iterable[Trial], day: int) -> Hints:
-    """The sums of a day's calibration, the busiest first where there are too many.
+    """The sums of a day's calibration, in at most ``limits.HINTS_BYTES``.
+
+    Where there is no room for everything, the busiest come first: every peer with all its topics
+    in one sum, and then topic by topic a sum of its own, taken out of that one. So a topic may lose
+    its name, but nothing of what it says of a peer is lost with it, or said twice.
 
     What somebody graded stays out, and so do the names of topics that are nobody else's business:
     both tell what this node is asked for real. So do claims that are no content id.
@@ -33,42 +46,35 @@ def daily(trials: Iterable[Trial], day: int) -> Hints:
     Args:
         day: days since 1970-01-01 UTC.
     """
-    found: dict[tuple[PeerId, str, str], list[int]] = {}
+    found: dict[_Name, dict[str, _Tally]] = {}
     for trial in trials:
-        if trial.at // DAY_S != day or trial.kind == "graded":
+        if trial.at // HINT_DAY_S != day or trial.kind == "graded":
             continue
         topic = trial.topic if trial.topic in CATALOGUE else ""
         for mark in trial.marks:
-            if len(mark.model) > _CONTENT_ID_CHARS:
-                continue
-            counts = found.setdefault((mark.peer, mark.model, topic), [0] * 13)
-            added = (
-                1,
-                *(tally.right for tally in mark.judge),
-                *(tally.total for tally in mark.judge),
-                MICRO * mark.right,
-                MICRO,
-            )
-            for place, amount in enumerate(added):
-                counts[place] += amount
-    busiest = sorted(found, key=lambda name: (-found[name][0], name))[: limits.HINT_SUMS]
-    sums = tuple(_sum(*name, *found[name]) for name in sorted(busiest))
-    return Hints(day, (day + 1 + limits.HINT_DAYS) * DAY_S, sums)
+            if len(mark.model) <= _CONTENT_ID_CHARS:
+                topics = found.setdefault((mark.peer, mark.model), {})
+                _add(topics.setdefault(topic, [0] * 13), _tally(mark))
+    expires = (day + 1 + limits.HINT_DAYS) * HINT_DAY_S
+    room = limits.HINTS_BYTES - len(encode(Hints(day, expires, ()))) - _HEADER_BYTES
+    return Hints(day, expires, _fitting(found, room))
 
 
 def check(hints: Hints) -> None:
     """Raise RefusedError unless these hints are consistent."""
-    if hints.expires > (hints.day + 1 + limits.HINT_DAYS) * DAY_S:
+    if hints.expires > (hints.day + 1 + limits.HINT_DAYS) * HINT_DAY_S:
         raise RefusedError("These hints want to be believed for too long.")
-    names = [(one.peer, one.model, one.topic) for one in hints.sums]
-    if names != sorted(set(names)):
-        raise RefusedError("These hints are not sorted, or repeat a peer.")
-    for one in hints.sums:
-        pairs = zip(
-            (*one.judge_right, one.answer_right), (*one.judge_total, one.answer_total), strict=True
-        )
-        if any(right > total for right, total in pairs):
-            raise RefusedError("These hints have more right than asked.")
+    _check_order([(one.peer, one.model) for one in hints.subjects], "peer")
+    for subject in hints.subjects:
+        _check_order([one.topic for one in subject.sums], "topic")
+        for one in subject.sums:
+            pairs = zip(
+                (*one.judge_right, one.answer_right),
+                (*one.judge_total, one.answer_total),
+                strict=True,
+            )
+            if any(right > total for right, total in pairs):
+                raise RefusedError("These hints have more right than asked.")
 
 
 def counts_now(hints: Hints, now: int) -> bool:
@@ -77,21 +83,28 @@ def counts_now(hints: Hints, now: int) -> bool:
     Args:
         now: Unix time in seconds.
     """
-    today = now // DAY_S
+    today = now // HINT_DAY_S
     return today - limits.HINT_DAYS <= hints.day <= today + 1
 
 
 @dataclass(frozen=True, slots=True)
-class _Day:
-    """What one verifier says of one day, by whom it is about."""
+class _Word:
+    """All that one verifier says.
 
-    expires: int
-    sums: Mapping[PeerId, Sequence[Sum]]
+    Attributes:
+        days: as its log has it.
+        about: what counted of it when it was heard, by whom it is about: until when, of which
+            model, and what.
+        size: sums in it.
+    """
+
+    days: Mapping[int, Hints]
+    about: Mapping[PeerId, Sequence[tuple[int, str, Sum]]]
     size: int
 
 
 class Hearsay:
-    """The hints of others, by verifier and day. What has expired is left out.
+    """What the logs of others say of peers, by verifier. What has expired is left out.
 
     Args:
         trusted: verifiers that are believed.
@@ -99,33 +112,39 @@ class Hearsay:
 
     def __init__(self, trusted: Iterable[PeerId] = ()) -> None:
         self._trusted = frozenset(trusted)
-        # Whoever spoke last stands last.
-        self._heard: dict[PeerId, dict[int, _Day]] = {}
+        # Whoever said something new last stands last.
+        self._heard: dict[PeerId, _Word] = {}
 
-    def hear(self, verifier: PeerId, hints: Hints, now: int) -> None:
-        """Take hints whose signature holds; the latest word on a day counts.
+    def hear(self, verifier: PeerId, days: Mapping[int, Hints], now: int) -> None:
+        """Take all that a verifier's log says now, in place of what it said before.
 
-        Raises:
-            RefusedError: they are not what hints must be.
+        Args:
+            days: by day; they have passed :func:`check`.
+            now: Unix time in seconds.
         """
-        check(hints)
-        if not counts_now(hints, now):
+        known = self._heard.get(verifier)
+        if known is not None and known.days == days:
             return
-        sums: dict[PeerId, list[Sum]] = {}
-        for one in hints.sums:
-            sums.setdefault(one.peer, []).append(one)
-        days = self._heard.pop(verifier, {})
-        days[hints.day] = _Day(hints.expires, sums, len(hints.sums))
-        self._heard[verifier] = {day: one for day, one in days.items() if one.expires > now}
-        self._bound()
+        self.forget(verifier)
+        about: defaultdict[PeerId, list[tuple[int, str, Sum]]] = defaultdict(list)
+        for _, hints in sorted(days.items()):
+            for subject in hints.subjects if hints.expires > now else ():
+                about[subject.peer] += [(hints.expires, subject.model, one) for one in subject.sums]
+        if about:
+            self._heard[verifier] = _Word(dict(days), about, sum(map(len, about.values())))
+            self._bound()
+
+    def forget(self, verifier: PeerId) -> None:
+        """Its log is gone."""
+        self._heard.pop(verifier, None)
 
     def told(self, peer: PeerId, model: str, now: int) -> Told | None:
         """What trusted verifiers say of a peer and its model, None where they say nothing."""
         found: dict[str, Counts] = {}
         sources = set()
         for verifier in sorted(self._trusted & self._heard.keys()):
-            for one in self._of(verifier, peer, now):
-                if model in ("", one.model):
+            for claimed, one in self._of(verifier, peer, now):
+                if model in ("", claimed):
                     found.setdefault(one.topic, Counts()).join(one)
                     sources.add(verifier)
         return Told(found, tuple(sorted(sources))) if found else None
@@ -134,31 +153,82 @@ class Hearsay:
         """Lower bound of right answers as strangers have it, their median; 0 where none has."""
         found = []
         for verifier in self._heard.keys() - self._trusted - {peer}:
-            sums = list(self._of(verifier, peer, now))
+            sums = [one for _, one in self._of(verifier, peer, now)]
             if sums:
                 right = sum(one.answer_right for one in sums) / MICRO
                 found.append(answer_bound(right, sum(one.answer_total for one in sums) / MICRO))
         return sorted(found)[len(found) // 2] if found else 0.0
 
-    def _of(self, verifier: PeerId, peer: PeerId, now: int) -> Iterator[Sum]:
-        for day in self._heard[verifier].values():
-            if day.expires > now:
-                yield from day.sums.get(peer, ())
+    def _of(self, verifier: PeerId, peer: PeerId, now: int) -> Iterator[tuple[str, Sum]]:
+        for expires, model, one in self._heard[verifier].about.get(peer, ()):
+            if expires > now:
+                yield model, one
 
     def _bound(self) -> None:
-        """Forget the strangers that have been silent longest, as far as there is too much."""
-        strangers = [one for one in self._heard if one not in self._trusted]
-        sizes = [sum(day.size for day in self._heard[one].values()) for one in strangers]
-        over, extra = len(strangers) - limits.VERIFIERS, sum(sizes) - limits.RUMOURS
-        for one, size in zip(strangers, sizes, strict=True):
+        """Forget the strangers that have said nothing new for longest, as far as there is too
+        much."""
+        sizes = {one: word.size for one, word in self._heard.items() if one not in self._trusted}
+        over, extra = len(sizes) - limits.VERIFIERS, sum(sizes.values()) - limits.RUMOURS
+        for one, size in sizes.items():
             if over <= 0 and extra <= 0:
                 return
-            del self._heard[one]
+            self.forget(one)
             over, extra = over - 1, extra - size
 
 
-def _sum(peer: PeerId, model: str, topic: str, *counts: int) -> Sum:
-    rounds, *rest = counts
-    a, b, c, d, e = rest[:5]
-    f, g, h, i, j = rest[5:10]
-    return Sum(peer, model, topic, rounds, (a, b, c, d, e), (f, g, h, i, j), rest[10], rest[11])
+def _fitting(found: Mapping[_Name, Mapping[str, _Tally]], room: int) -> tuple[Subject, ...]:
+    """What of it, sorted, has no more than ``room`` bytes; see :func:`daily`."""
+    kept: dict[_Name, Subject] = {}
+    named: defaultdict[_Name, set[str]] = defaultdict(set)
+
+    def put(name: _Name, topics: Collection[str]) -> bool:
+        nonlocal room
+        subject = _subject(name, found[name], topics)
+        more = len(encode(subject)) - (len(encode(kept[name])) if name in kept else 0)
+        if more > room:
+            return False
+        room -= more
+        kept[name] = subject
+        return True
+
+    def rounds(name: _Name) -> int:
+        return sum(tally[0] for tally in found[name].values())
+
+    for name in sorted(found, key=lambda name: (-rounds(name), name)):
+        if not put(name, ()):
+            break
+    topics = [(-found[name][topic][0], topic, name) for name in kept for topic in found[name]]
+    for _, topic, name in sorted(topics):
+        if topic and not put(name, named[name] | {topic}):
+            break
+        named[name].add(topic)
+    return tuple(kept[name] for name in sorted(kept))
+
+
+def _subject(name: _Name, topics: Mapping[str, _Tally], named: Collection[str]) -> Subject:
+    """The sums of one subject: these topics by name, the others together."""
+    sums: dict[str, _Tally] = {}
+    for topic, tally in topics.items():
+        _add(sums.setdefault(topic if topic in named else "", [0] * 13), tally)
+    return Subject(*name, tuple(_sum(topic, *sums[topic]) for topic in sorted(sums)))
+
+
+def _sum(topic: str, rounds: int, *counts: int) -> Sum:
+    a, b, c, d, e, f, g, h, i, j, answer_right, answer_total = counts
+    return Sum(topic, rounds, (a, b, c, d, e), (f, g, h, i, j), answer_right, answer_total)
+
+
+def _tally(mark: Mark) -> _Tally:
+    """What one trial shows of a peer."""
+    right, total = (one.right for one in mark.judge), (one.total for one in mark.judge)
+    return [1, *right, *total, MICRO * mark.right, MICRO]
+
+
+def _add(into: _Tally, more: Sequence[int]) -> None:
+    for place, amount in enumerate(more):
+        into[place] += amount
+
+
+def _check_order(names: list[Any], what: str) -> None:
+    if names != sorted(set(names)):
+        raise RefusedError(f"These hints are not sorted, or repeat a {what}.")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from protocol.ids import PeerId, peer_text
-from protocol.messages import MICRO, Sum
+from protocol.ledger import Sum
+from protocol.messages import MICRO
 from protocol.receipt import Standing, Tally
 from swarm.sequential import Cusum, Sprt
 from swarm.trial import FiveTallies, Mark, Trial, five

@@ -1,4 +1,4 @@
-"""Who is connected, where from, and what they say they run.
+"""Who is there and what they say that they run, since when: a fold of logs and links.
 
 Claims and addresses only: what weighs them is measured elsewhere and joined by
 :meth:`Registry.candidates`.
@@ -6,59 +6,109 @@ Claims and addresses only: what weighs them is measured elsewhere and joined by
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Set
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address, ip_network
 
+import msgspec
+
 from protocol.ids import PeerId
-from protocol.messages import Profile
+from protocol.ledger import Profile
+from swarm.ledger.state import State
 from swarm.selection import NOTHING, Candidate, Measured
 
 _CIRCUIT = "/p2p-circuit"
 
 
-class Registry:
-    """The peers connected now that have introduced themselves."""
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a peer's log says of it.
 
-    def __init__(self) -> None:
-        self._origins: dict[PeerId, str] = {}
-        self._profiles: dict[PeerId, Profile] = {}
-        self._hints: dict[PeerId, float] = {}
+    Attributes:
+        profile: what it says that it runs; None where it says too little.
+        since: Unix time in seconds, by its clock, from which on its log is held.
+        forked: it contradicts itself in its log.
+    """
+
+    profile: Profile | None = None
+    since: int = 0
+    forked: bool = False
+
+
+class Registry:
+    """The peers whose logs are held, and which of them are linked.
+
+    Args:
+        own: this node, which is always there.
+        profile: what it runs; it need not read that in its own log, but for its label, which may
+            have been changed since.
+    """
+
+    def __init__(self, own: PeerId, profile: Profile) -> None:
+        self._own = own
+        self._profile = profile
+        self._known: dict[PeerId, Known] = {}
+        self._forked: set[PeerId] = set()
+        self._origins: dict[PeerId, str] = {own: ""}
+        self.learn(own, None)
+
+    # --- what changes it ------------------------------------------------------------------------
+
+    def learn(self, peer: PeerId, state: State | None) -> None:
+        """Take what the log of a peer says now; None once it is held no more."""
+        self._known.pop(peer, None)
+        self._forked.discard(peer)
+        if state is not None:
+            self._known[peer] = Known(state.profile, state.since, state.forked)
+        if peer == self._own:
+            self._known[peer] = self._oneself(self._known.get(peer, Known()))
+        elif state is not None and state.forked:
+            self._forked.add(peer)
+
+    def connected(self, peer: PeerId, address: str) -> None:
+        """A link to a peer came up, or goes another way; ``address`` is the multiaddr in use."""
+        self._origins[peer] = origin(address)
+
+    def disconnected(self, peer: PeerId) -> None:
+        """A peer is linked no more."""
+        self._origins.pop(peer, None)
+
+    # --- what is known --------------------------------------------------------------------------
+
+    def get(self, peer: PeerId) -> Known | None:
+        """What is known of a peer, linked or not; None where no log of it is held."""
+        return self._known.get(peer)
 
     @property
     def profiles(self) -> Mapping[PeerId, Profile]:
-        """The latest profile of each connected peer."""
-        return self._profiles
+        """What each linked peer says that it runs."""
+        return {
+            peer: known.profile
+            for peer in self._origins
+            if (known := self._known.get(peer)) is not None and known.profile is not None
+        }
 
-    def connected(self, peer: PeerId, address: str) -> None:
-        """A link to a peer came up; ``address`` is the multiaddr in use."""
-        self._origins[peer] = origin(address)
-
-    def introduce(self, peer: PeerId, profile: Profile) -> None:
-        """A connected peer said what it runs; the latest word counts."""
-        self._profiles[peer] = profile
-
-    def hint(self, peer: PeerId, capability: float) -> None:
-        """Strangers say that a connected peer is right this often, in [0, 1]."""
-        if peer in self._profiles:
-            self._hints[peer] = capability
-
-    def forget(self, peer: PeerId) -> None:
-        """A peer is not connected any more."""
-        for table in (self._origins, self._profiles, self._hints):
-            table.pop(peer, None)
+    @property
+    def forked(self) -> Set[PeerId]:
+        """Who is convicted by its own log; never this node, whoever else writes with its key."""
+        return self._forked
 
     def able(self) -> list[PeerId]:
-        """The peers that serve rounds, sorted."""
-        return sorted(peer for peer, profile in self._profiles.items() if profile.serves)
+        """The linked peers that serve rounds, sorted; without those that have forked."""
+        return sorted(self._serving().keys() - self._forked)
 
     def candidates(
-        self, measured: Mapping[PeerId, Measured], excluded: Container[PeerId]
+        self,
+        measured: Mapping[PeerId, Measured],
+        hints: Mapping[PeerId, float],
+        excluded: Container[PeerId],
     ) -> list[Candidate]:
-        """The peers that serve, as :func:`swarm.selection.select` takes them.
+        """The linked peers that serve, as :func:`swarm.selection.select` takes them.
 
         Args:
             measured: by this node, where it has.
-            excluded: peers with a strike in force.
+            hints: in [0, 1], how often strangers have seen a peer be right.
+            excluded: peers with a strike in force. Who has forked is out as well.
         """
         return [
             Candidate(
@@ -66,14 +116,21 @@ class Registry:
                 family=profile.model.family,
                 context_tokens=profile.context_tokens,
                 energy=profile.energy,
-                origin=self._origins.get(peer, ""),
+                origin=self._origins[peer],
                 measured=measured.get(peer, NOTHING),
-                hint=self._hints.get(peer, 0.0),
-                struck=peer in excluded,
+                hint=hints.get(peer, 0.0),
+                struck=peer in excluded or peer in self._forked,
             )
-            for peer, profile in self._profiles.items()
-            if profile.serves
+            for peer, profile in self._serving().items()
         ]
+
+    def _serving(self) -> dict[PeerId, Profile]:
+        return {peer: one for peer, one in self.profiles.items() if one.serves}
+
+    def _oneself(self, known: Known) -> Known:
+        """What is known of this node. Its log may lag, but has the last word on its label."""
+        said = known.profile or self._profile
+        return replace(known, profile=msgspec.structs.replace(self._profile, label=said.label))
 
 
 def origin(address: str) -> str:

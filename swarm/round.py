@@ -47,7 +47,7 @@ from protocol.receipt import (
     opening_digest,
     write,
 )
-from protocol.version import PROTOCOL
+from protocol.version import ROUND
 from swarm import progress
 from swarm.ballots import is_confident
 from swarm.consensus import Case, decide, without_winner
@@ -471,7 +471,7 @@ class Round:
     def _core(self, result: Result, opening: Digest) -> Core:
         stage = self._stage
         return Core(
-            version=PROTOCOL,
+            version=ROUND,
             swarm=self.plan.swarm,
             round=self.round_id,
             rule=stage.rule if stage else self.plan.rule,

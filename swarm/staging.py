@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from protocol.messages import Invite, secret_hash, stage_secret
 from protocol.receipt import Plan, Standing
-from protocol.version import PROTOCOL
+from protocol.version import ROUND
 
 
 def stage_sizes(stages: Sequence[int], invited: int) -> tuple[int, ...]:
@@ -45,7 +45,7 @@ class Staging:
         """The one Invite of the round; who is asked late gets the same."""
         plan = self._plan
         return Invite(
-            version=PROTOCOL,
+            version=ROUND,
             swarm=plan.swarm,
             nonce=plan.nonce,
             question=plan.question,

@@ -7,7 +7,7 @@ remembered after that, so that the same proof never strikes twice.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocol import limits
 from protocol.ids import Digest, PeerId
@@ -24,6 +24,7 @@ class Strike:
         proof: for others to check.
         seen_at: when this node first saw it, Unix seconds.
         known: the peer meant something to this node then; others give way to such a one.
+        found: this node found the proof itself.
     """
 
     peer: PeerId
@@ -32,6 +33,7 @@ class Strike:
     proof: Proof
     seen_at: int
     known: bool
+    found: bool = False
 
 
 class Strikes:
@@ -64,7 +66,7 @@ class Strikes:
         return [one for one in reversed(self._all.values()) if _in_force(one, now)]
 
     def add(
-        self, proof: Proof, conviction: Conviction, now: int, known: bool
+        self, proof: Proof, conviction: Conviction, now: int, known: bool, found: bool = False
     ) -> tuple[Strike | None, tuple[Digest, ...]]:
         """Strike, unless this offence has struck before or there is no room.
 
@@ -76,6 +78,7 @@ class Strikes:
         Args:
             conviction: what :func:`protocol.proofs.check` gave for ``proof``.
             known: this node has to do with the peer.
+            found: it found the proof itself.
 
         Returns:
             the new strike or None, and the offences that are forgotten for it.
@@ -96,7 +99,9 @@ class Strikes:
             gone.append(oldest or next(iter(self._all.values())))
         for one in gone:
             del self._all[one.offence]
-        strike = Strike(conviction.peer, conviction.kind, conviction.digest, proof, now, known)
+        strike = Strike(
+            conviction.peer, conviction.kind, conviction.digest, proof, now, known, found
+        )
         self._all[strike.offence] = strike
         return strike, tuple(one.offence for one in gone)
 
@@ -108,4 +113,4 @@ def _in_force(strike: Strike, now: int) -> bool:
 def _seen_by(strike: Strike, now: int) -> Strike:
     if strike.seen_at <= now:
         return strike
-    return Strike(strike.peer, strike.kind, strike.offence, strike.proof, now, strike.known)
+    return replace(strike, seen_at=now)

@@ -15,7 +15,7 @@ from protocol.errors import ReceiptError, RefusedError
 from protocol.ids import PeerId, RoundId, peer_text, short_peer
 from protocol.messages import MICRO, Commit, Invite, Roster, Slate
 from protocol.receipt import Core, Opening, Rule, Standing, Weight, read
-from protocol.version import PROTOCOL
+from protocol.version import ROUND
 from swarm.ballots import is_confident
 from swarm.consensus import UNCALIBRATED, rule_in_force, without_winner
 from swarm.findings import Report, expect, open_signed
@@ -51,7 +51,7 @@ def verify(data: bytes) -> Report:
 
 
 def _check_core(core: Core, asker: PeerId, report: Report) -> None:
-    expect(core.version == PROTOCOL, f"It is of version {core.version}, this reads {PROTOCOL}.")
+    expect(core.version == ROUND, f"It is of version {core.version}, this reads {ROUND}.")
     seats = _check_roster(core, asker, report)
     _check_weights(core, seats, report)
     shown = min(len(core.result.scores), len(core.result.shares))

@@ -48,11 +48,17 @@ def spans(text: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", without_blocks(text))
 
 
-def table(page: str, *heads: str) -> list[list[str]]:
-    """The rows of the table on ``page`` whose header begins with ``heads``."""
+def tables(page: str, *heads: str) -> list[list[list[str]]]:
+    """The rows of each table on ``page`` whose header begins with ``heads``."""
     lines = [cells(line) for line in (DOCS / page).read_text().splitlines()]
-    (head,) = (at for at, line in enumerate(lines) if line[: len(heads)] == list(heads))
-    return list(takewhile(bool, lines[head + 2 :]))
+    found = [at for at, line in enumerate(lines) if line[: len(heads)] == list(heads)]
+    return [list(takewhile(bool, lines[head + 2 :])) for head in found]
+
+
+def table(page: str, *heads: str) -> list[list[str]]:
+    """The rows of the only such table."""
+    (found,) = tables(page, *heads)
+    return found
 
 
 def cells(line: str) -> list[str]:
@@ -248,14 +254,27 @@ def test_the_json_of_the_peers() -> None:
     assert set(fields(methods.PeerRow)) <= set(re.findall(r"`(\w+)`", part))
 
 
-# --- the mesh -------------------------------------------------------------------------------------
+# --- the mesh, the ledger -------------------------------------------------------------------------
 
 
-def test_the_limits_are_those_of_the_code() -> None:
+@pytest.mark.parametrize("page", ["mesh.md", "ledger.md"])
+def test_the_limits_are_those_of_the_code(page: str) -> None:
     units = {"": 1, "s": 1, "KiB": 1 << 10, "MiB": 1 << 20}
-    for row in table("mesh.md", "limit"):
+    for row in table(page, "limit"):
         number, _, unit = row[1].partition(" ")
         assert getattr(limits, named(row[0])) == int(number) * units[unit], row
+
+
+def test_the_json_of_the_logs() -> None:
+    rows = {
+        row[0]: set(re.findall(r"`(\w+)`", row[1])) for row in table("ledger.md", "`--json` of")
+    }
+    for name, kind in (
+        ("`import`", methods.StateImported),
+        ("`label`", methods.StateLabelled),
+        ("`status`", methods.Ledger),
+    ):
+        assert rows[name] - {"ledger"} == set(fields(kind)), name
 
 
 def test_every_attack_names_tests_that_exist() -> None:
@@ -264,14 +283,16 @@ def test_every_attack_names_tests_that_exist() -> None:
         for path in (ROOT / "tests").rglob("test_*.py")
         for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
     }
-    rows = table("attacks.md", "tried")
-    for row in rows:
+    mesh, ledger = tables("attacks.md", "tried")
+    for row in mesh + ledger:
         tests = re.findall(r"`(test_\w+)`", row[2])
         assert tests, row
         assert set(tests) <= defined, set(tests) - defined
 
 
-@pytest.mark.parametrize("room", ["protocol", "swarm", "node", "node/mesh"])
+@pytest.mark.parametrize(
+    "room", ["protocol", "swarm", "swarm/ledger", "node", "node/mesh", "node/replication"]
+)
 def test_every_module_has_its_place(room: str) -> None:
     words = set(re.findall(r"[\w]+", (DOCS / "architecture.md").read_text()))
     modules = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -14,10 +14,13 @@ from protocol.errors import UsageError
 
 T = TypeVar("T")
 
+_FLAGS: Final = ("socket", "data_dir", "config", "swarm", "swarm_key")
+"""Keys of which some command has a flag."""
+
 
 def configuration(args: argparse.Namespace) -> config.Config:
     """The configuration as the daemon flags of this command have it."""
-    return config.load({name: getattr(args, name) for name in ("socket", "data_dir", "config")})
+    return config.load({name: getattr(args, name, None) for name in _FLAGS})
 
 
 def client(args: argparse.Namespace) -> Client:

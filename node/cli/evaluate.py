@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from node.cli.progress import Progress
 from node.cli.text import columns, line, percent, print_json
 from protocol import limits
 from protocol.errors import EXIT_ANSWER, UsageError
@@ -36,8 +35,6 @@ ROUNDS_MOST: Final = 200_000
 JUDGES_MOST: Final = 100_000
 FILE_BYTES: Final = 512 << 20
 LINE_BYTES: Final = 4 << 20
-_PATIENCE_S = 2.0
-_EVERY_S = 1.0
 _ACCURACIES = (0.65, 0.7, 0.77, 0.85)
 
 
@@ -119,7 +116,7 @@ def stop(args: argparse.Namespace) -> int:
     peers, rounds = args.n, args.rounds
     _within("--n", peers, 2, STOP_PEERS_MOST)
     _within("--rounds", rounds, 2, ROUNDS_MOST)
-    steps = _Progress(rounds)
+    steps = Progress(rounds)
     found = []
     for one in play(WORLDS[args.world], peers, rounds, args.at, args.seed):
         found.append(one)
@@ -183,7 +180,7 @@ def admission(args: argparse.Namespace) -> int:
     _within("--judges", args.judges, 10, JUDGES_MOST)
     where, seed = WORLDS[args.world], args.seed
     swapped_peers = max(10, args.judges // 10)
-    steps = _Progress(3 + len(admitting.GAPS))
+    steps = Progress(3 + len(admitting.GAPS))
     able = admitting.skill_of(where, 0.7, seed)
     tested = []
     for name, skill in (
@@ -279,39 +276,12 @@ def _attack(text: str) -> Attack:
 
 def _play(drawn: Iterable[Contest], total: int) -> Scoreboard:
     board = Scoreboard()
-    progress = _Progress(total)
+    progress = Progress(total)
     for contest in drawn:
         board.add(contest, compare(contest))
         progress.done()
     progress.end()
     return board
-
-
-class _Progress:
-    """How far a long computation is, on stderr; nothing for a short one."""
-
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._count = 0
-        self._terminal = sys.stderr.isatty()
-        self._next = time.monotonic() + _PATIENCE_S
-        self._shown = False
-
-    def done(self) -> None:
-        """One more step."""
-        self._count += 1
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + (_EVERY_S if self._terminal else 10 * _EVERY_S)
-        self._shown = True
-        start, end = ("\r", "") if self._terminal else ("", "\n")
-        print(f"{start}{self._count} of {self._total}", end=end, file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        """That was all."""
-        if self._shown and self._terminal:
-            print(file=sys.stderr)
 
 
 def _print_table(found: dict[str, Any]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from node.cli.daemon import client, configuration, params
-from node.cli.text import columns, line, note, print_json
+from node.cli.text import columns, counted, line, note, print_json, size
 from protocol import methods, rpc
 
 _QUESTION_CHARS = 48
@@ -34,15 +35,44 @@ def status(args: argparse.Namespace) -> int:
         ("questions", f"{node.asks_running} running, {node.asks_waiting} waiting"),
         ("serving", f"{node.rounds_serving} rounds of others"),
         *(("address", address) for address in node.addresses),
+        *_ledger(node.ledger),
     ]
     for name, value in rows:
         print(f"{name:<11}{line(value)}")
     return 0
 
 
+def _ledger(held: methods.Ledger) -> Iterator[tuple[str, str]]:
+    """What `swarm status` says of all logs, each line with its name."""
+    guests = f" and {counted(held.guests, 'guest')}" if held.guests else ""
+    forked = f", {held.forked} forked" if held.forked else ""
+    yield (
+        "ledger",
+        f"{counted(held.authors, 'author')}{guests}{forked}, "
+        f"{counted(held.entries, 'entry', 'entries')}, {size(held.bytes)}, epoch {held.epoch}",
+    )
+    yield "root", held.root or "–"
+    entries = counted(held.own_entries, "entry", "entries")
+    yield "own log", f"{entries}, ticket: {held.ticket or 'none'}"
+    if held.own_waits:
+        yield "waits", held.own_waits
+    last = held.last_exchange_s
+    ago = "" if last is None else f", the last {_duration(last)} ago"
+    yield "exchanges", f"{held.exchanges}{ago}"
+    if held.joined:
+        agree = {None: "one more is awaited", True: "they agree", False: "they do not agree"}
+        yield "joined", f"{' '.join(one[-_SHORT:] for one in held.joined)}: {agree[held.agree]}"
+    if held.refused or held.disconnected:
+        counts = [f"{reason} {count}" for reason, count in sorted(held.refused.items())]
+        cut_off = [f"{counted(held.disconnected, 'peer')} cut off"] if held.disconnected else []
+        yield "refused", ", ".join(counts + cut_off)
+    if held.moved_aside:
+        yield "damaged", f"what the database was is in {held.moved_aside}"
+
+
 def peers(args: argparse.Namespace) -> int:
-    """Print the peers connected now."""
-    result = client(args).call("peers")
+    """Print the peers connected now, or all that are known."""
+    result = client(args).call("peers", params(methods.PeersParams, {"all": args.all}))
     if args.json:
         print_json(result)
         return 0
@@ -50,17 +80,22 @@ def peers(args: argparse.Namespace) -> int:
     rows = [
         (
             peer.peer[-_SHORT:],
+            peer.label or "–",
             peer.path,
             "–" if peer.rtt_ms is None else f"{peer.rtt_ms:.0f} ms",
-            _duration(peer.age_s) if peer.path != "self" else "–",
+            _duration(peer.age_s) if peer.path in ("direct", "relayed") else "–",
             peer.model or "–",
+            time.strftime("%Y-%m-%d", time.localtime(peer.since)) if peer.since else "–",
             peer.agent or "–",
-            peer.address,
+            peer.address or "–",
         )
         for peer in found
     ]
-    print(columns(("PEER", "PATH", "RTT", "UP", "MODEL", "AGENT", "ADDRESS"), rows))
+    heads = ("PEER", "LABEL", "PATH", "RTT", "UP", "MODEL", "SINCE", "AGENT", "ADDRESS")
+    print(columns(heads, rows))
     for peer in found:
+        if peer.forked:
+            note(f"{peer.peer[-_SHORT:]} contradicts itself in its log, and is not asked")
         if peer.path == "relayed":
             note(f"{peer.peer[-_SHORT:]} is relayed: {peer.why or 'looking for a better way'}")
     return 0

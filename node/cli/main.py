@@ -17,7 +17,7 @@ Exit codes:
   0  answer, or done                 6  not enough peers can answer
   1  a fault in swarm itself         7  none of the answers is right
   2  wrong usage or configuration    8  the daemon failed
-  3  no daemon                       9  the receipt does not hold
+  3  no daemon                       9  a receipt, or a log, does not hold
   4  no consensus                  130  cancelled
   5  deadline passed, partial answer
  10  doctor: it works, with limits   11  doctor: trouble
@@ -136,7 +136,9 @@ def _parser() -> _Parser:
     _daemon_flags(ask)
 
     _daemon_flags(_command(commands, "status", "listings:status", "how this node is"))
-    _daemon_flags(_command(commands, "peers", "listings:peers", "the peers connected now"))
+    peers = _command(commands, "peers", "listings:peers", "the peers connected now")
+    peers.add_argument("--all", action="store_true", help="those that are not connected, too")
+    _daemon_flags(peers)
     _daemon_flags(
         _command(commands, "doctor", "doctor:run", "what is wrong with the connections, and why")
     )
@@ -177,6 +179,7 @@ def _parser() -> _Parser:
     capability.add_argument("--topic", metavar="TOPIC", help="for questions of this topic")
     _daemon_flags(capability)
 
+    _state_commands(_group(commands, "state", "what everybody has stated, as this node holds it"))
     _eval_commands(_group(commands, "eval", "rules and tests measured; no daemon needed"))
 
     receipt = _group(commands, "receipt", "check a receipt, with no node and no network")
@@ -193,6 +196,30 @@ def _parser() -> _Parser:
     show.add_argument("--running", action="store_true", help="as the running daemon has it")
     _daemon_flags(show)
     return parser
+
+
+def _state_commands(commands: Any) -> None:
+    show = _command(commands, "show", "state:show", "the logs of all authors; no daemon needed")
+    show.add_argument("peer", nargs="?", metavar="PEER", help="all of one: an end of its peer id")
+    verify = _command(
+        commands, "verify", "state_verify:verify", "check every signature, ticket and rule again"
+    )
+    verify.add_argument(
+        "file", nargs="?", metavar="FILE", help="exported logs, - for stdin; else the database"
+    )
+    verify.add_argument("--swarm-key", metavar="FILE", help="checks certificates; as of swarmd")
+    export = _command(commands, "export", "state:export", "all logs in one file; no daemon needed")
+    export.add_argument("file", metavar="FILE", help="where to; - writes to stdout")
+    for command in (show, verify, export):
+        command.add_argument("--swarm", metavar="NAME", help="if there are logs of several")
+        command.add_argument("--data-dir", metavar="DIR", help="the node's data directory")
+        command.add_argument("--config", metavar="FILE", help="the node's configuration file")
+    take_in = _command(commands, "import", "state:take_in", "have the daemon take in a file")
+    take_in.add_argument("file", metavar="FILE", help="exported logs")
+    label = _command(commands, "label", "state:label", "what others see this node called")
+    label.add_argument("text", nargs="+", metavar="TEXT", help="up to 64 characters; '' for none")
+    for command in (take_in, label):
+        _daemon_flags(command)
 
 
 def _eval_commands(commands: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 from unicodedata import east_asian_width
@@ -47,6 +48,25 @@ def columns(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         ).rstrip()
         for row in table
     )
+
+
+def size(count: int) -> str:
+    """``123456`` bytes as ``121 KiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 10_000:
+            return f"{count} {unit}"
+        count = round(count / 1024)
+    return f"{count} GiB"
+
+
+def counted(count: int, one: str, more: str = "") -> str:
+    """``1 peer``, ``2 peers``; ``more`` is the plural where it takes more than an s."""
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
+def moment(at: float | None) -> str:
+    """A Unix time in seconds, to the minute and as local time; None as a dash."""
+    return "–" if at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
 
 
 def print_json(value: object) -> None:

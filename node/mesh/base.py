@@ -6,7 +6,7 @@ py-libp2p, and ``tests.fakes.mesh.FakeMesh`` in memory under virtual time.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -147,6 +147,10 @@ class Mesh(Protocol):
 
     def answer(self, method: str, answer: Callable[[PeerId, bytes], Awaitable[bytes]]) -> None:
         """Answer the requests of linked peers for ``method``."""
+        ...
+
+    def present(self) -> Mapping[PeerId, Presence]:
+        """What each peer of the swarm, oneself apart, has stated lately of where it is."""
         ...
 
     async def find(self, peer: PeerId, look_up: bool) -> tuple[str, Presence | None]:

@@ -12,7 +12,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -276,6 +276,10 @@ class Peering(ABC):
         with contextlib.suppress(UnreachableError):
             self._table.get(peer).close(reason)
 
+    def present(self) -> Mapping[PeerId, Presence]:
+        """What each peer of the swarm, oneself apart, has stated lately of where it is."""
+        return self._membership.present(self._clock())
+
     async def find(self, peer: PeerId, look_up: bool) -> tuple[str, Presence | None]:
         """What a peer states of itself, and how that was learnt."""
         if peer == self._own:
@@ -316,7 +320,7 @@ class Peering(ABC):
                 )
                 for target in self._paths.targets()
             ),
-            members=len(self._membership.present(self._clock())),
+            members=len(self.present()),
             relays=tuple(
                 Held(one.relay, str(one.address), now - one.since)
                 for one in self._reservations.held.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from node.mesh.base import Link, Mesh, MeshEvent
@@ -53,6 +53,10 @@ class MeshProxy:
     def answer(self, method: str, answer: Callable[[PeerId, bytes], Awaitable[bytes]]) -> None:
         """As the honest mesh."""
         self._honest.answer(method, answer)
+
+    def present(self) -> Mapping[PeerId, Presence]:
+        """As the honest mesh."""
+        return self._honest.present()
 
     async def find(self, peer: PeerId, look_up: bool) -> tuple[str, Presence | None]:
         """As the honest mesh."""

@@ -17,7 +17,8 @@ import trio
 from node import daemon
 from node.config import Config
 from node.identity import Identity
-from node.mesh.base import Link, Mesh, MeshEvent, Received
+from node.mesh.base import Mesh, MeshEvent, Received
+from node.mesh.proxy import MeshProxy
 from protocol.codec import encode
 from protocol.envelope import KeySigner
 from protocol.errors import ProtocolError
@@ -91,25 +92,15 @@ VICES: dict[str, Vice] = {
 LATE_BY_S = 0.3
 
 
-class HostileMesh:
+class HostileMesh(MeshProxy):
     """A mesh whose sending passes through a vice."""
 
     def __init__(self, honest: Mesh, identity: Identity, vice: Vice) -> None:
-        self._honest = honest
+        super().__init__(honest)
         self._vice = vice
         self._signer = KeySigner(identity.seed)
         self._nursery: trio.Nursery | None = None
         self._commit_s = 0.0
-
-    @property
-    def peer_id(self) -> PeerId:
-        return self._honest.peer_id
-
-    def addresses(self) -> tuple[str, ...]:
-        return self._honest.addresses()
-
-    def links(self) -> tuple[Link, ...]:
-        return self._honest.links()
 
     def sealed(self, message: Message) -> bytes:
         """``message`` under this node's own signature."""
@@ -118,7 +109,7 @@ class HostileMesh:
     def send(self, peer: PeerId, payload: bytes) -> None:
         message = parse(payload).message
         for changed in self._vice(self, peer, payload, message):
-            self._honest.send(peer, changed)
+            super().send(peer, changed)
 
     def later(self, peer: PeerId, payload: bytes) -> None:
         """Send a little after the commit phase."""
@@ -131,7 +122,7 @@ class HostileMesh:
         self._nursery.start_soon(wait)
 
     async def next_event(self) -> MeshEvent:
-        event = await self._honest.next_event()
+        event = await super().next_event()
         if isinstance(event, Received):
             try:
                 message = parse(event.payload).message
@@ -141,12 +132,9 @@ class HostileMesh:
                 self._commit_s = message.phases.commit / 1000
         return event
 
-    def disconnect(self, peer: PeerId, reason: str) -> None:
-        self._honest.disconnect(peer, reason)
-
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with self._honest.running(), trio.open_nursery() as nursery:
+        async with super().running(), trio.open_nursery() as nursery:
             self._nursery = nursery
             yield
             nursery.cancel_scope.cancel()

@@ -35,7 +35,7 @@ async function exchange (seat, envelope, kind) {
   for (;;) {
     const reply = await seat.link.next()
     const { type, round: of, reason, detail } = reply.message
-    if (!of || !same(of, round)) continue // a Profile, for instance
+    if (!of || !same(of, round)) continue // of another round
     need(type !== 'decline', `declined: ${reason}: ${detail}`)
     need(type === kind, `a ${type} instead of a ${kind}`)
     return reply

@@ -1,5 +1,6 @@
-// A peer that is no swarmd: it listens, greets, says what it runs, answers identify and ping, and
-// may be a relay. It prints what happens as JSON, a line each, and ends with its standard input.
+// A peer that is no swarmd: it listens, greets, states where it is, answers identify and ping, and
+// may be a relay. It keeps no log, and takes part in no round. It prints what happens as JSON, a
+// line each, and ends with its standard input.
 //
 //   node peer.mjs [--swarm=NAME] [--seed=HEX] [--listen=MULTIADDR] [--relay]    listens
 //   node peer.mjs [--swarm=NAME] [--seed=HEX] ADDRESS      dials, greets, identifies, pings, ends
@@ -16,19 +17,12 @@ const { key, node } = await createNode(flags.seed, {
 })
 const say = (event, what) => console.log(JSON.stringify({ event, ...what }))
 
-/** Exchange Profiles on a link, and tell of all that comes. */
-async function introduce (link) {
-  const model = ['js-model', 'none', '']
-  say('greeted', { peer: String(link.peerId), agent: link.agent, first: link.first })
-  await link.send(await seal(key, { type: 'profile', model, parameters: 0, context_tokens: 0, serves: false, energy: 0 }))
-  const { message } = await link.next()
-  say('said', { peer: String(link.peerId), type: message.type, model: message.model?.[0] })
-}
+const greeted = link => say('greeted', { peer: String(link.peerId), agent: link.agent, first: link.first })
 
 await node.handle(PROTOCOL, async (stream, connection) => {
   try {
     const link = await Link.greet(node, stream, connection, swarm)
-    await introduce(link)
+    greeted(link)
     for (;;) await link.next()
   } catch (error) {
     say('ended', { peer: String(connection.remotePeer), reason: error.message })
@@ -53,7 +47,7 @@ await node.handle(CALLS, async (stream, connection) => {
 
 if (address) {
   const link = await connect(node, address, swarm)
-  await introduce(link)
+  greeted(link)
   const [connection] = node.getConnections(link.peerId)
   const { agentVersion, protocols, observedAddr } = await node.services.identify.identify(connection)
   say('identified', { agent: agentVersion, protocols, observed: String(observedAddr) })

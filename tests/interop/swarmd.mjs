@@ -17,7 +17,7 @@ export const PROTOCOL = '/swarmd'
 export const CALLS = '/swarmd/call'
 export const ZEROS = Buffer.alloc(32)
 const AGENT = 'js-libp2p/swarmd-interop'
-const VERSION = 1
+const VERSION = 2
 const FRAME_BYTES = 1 << 20
 
 /** A key and its libp2p node: TCP, Noise, Yamux, circuits. `seed` is 32 secret bytes. */

@@ -20,6 +20,7 @@ from node.mesh.wire import Carrier, Wire
 from protocol.envelope import KeySigner
 from protocol.frames import Hello
 from protocol.ids import PeerId
+from protocol.version import OLDEST, PROTOCOL
 from tests.fakes.mesh import FakeCarrier, FakeNetwork
 from tests.mesh.worlds import key_seed
 
@@ -109,7 +110,7 @@ class Node:
         return [event.payload for event in self.of(Received)]
 
     def _hello(self, carrier: Carrier) -> Hello:
-        return Hello(1, 1, "test", f"test/{self.name}", self.session, "")
+        return Hello(OLDEST, PROTOCOL, "test", f"test/{self.name}", self.session, "")
 
     def _linked(self, live: LiveLink) -> None:
         self.linked.append(live)

@@ -31,9 +31,10 @@ from protocol import limits
 from protocol.frames import FrameDecoder, Goodbye, Hello, decode_greeting, encode_frame
 from protocol.frames import encode_greeting as greeting
 from protocol.ids import parse_peer, peer_text
+from protocol.version import OLDEST, PROTOCOL
 from tests.mesh.worlds import LIMIT_S, eventually, key_seed, until
 
-HELLO = Hello(1, 1, "test", "evil", bytes(16))
+HELLO = Hello(OLDEST, PROTOCOL, "test", "evil", bytes(16))
 
 
 def mesh_of(name: str, *bootstraps: str) -> Libp2pMesh:
@@ -249,8 +250,11 @@ async def test_a_key_that_is_not_ed25519_is_refused(
         (encode_frame(os.urandom(200)), "decode"),
         (encode_frame(b"\x92\xa5hello\x01"), "decode"),
         (encode_frame(b"\xdd\xff\xff\xff\xff"), "decode"),
-        (greeting(Hello(1, 1, "other", "evil", bytes(16))), "wrong-swarm"),
-        (greeting(Hello(2, 3, "test", "evil", bytes(16))), "version-mismatch"),
+        (greeting(Hello(OLDEST, PROTOCOL, "other", "evil", bytes(16))), "wrong-swarm"),
+        (
+            greeting(Hello(PROTOCOL + 1, PROTOCOL + 2, "test", "evil", bytes(16))),
+            "version-mismatch",
+        ),
         (encode_frame(b"\x94\xa5hello\xcd\x01\x00\xcd\x02\x00\xc0"), "version-mismatch"),
     ],
     ids=[
@@ -388,7 +392,7 @@ async def test_a_restarted_peer_replaces_its_old_connection(victim: Libp2pMesh, 
     async with attacker(name=names(victim)[key]) as network:
         old = await greeted(network, victim)
         again = await open_wire(await connect(network, victim))
-        await again.write(greeting(Hello(1, 1, "test", "evil", b"another session!")))
+        await again.write(greeting(Hello(OLDEST, PROTOCOL, "test", "evil", b"another session!")))
         assert "anew" in (await until(victim, PeerDown)).reason
         await until(victim, PeerUp)
         await again.write(encode_frame(b"back"))

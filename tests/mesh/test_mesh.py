@@ -38,6 +38,23 @@ async def test_both_ends_see_each_other(world: World) -> None:
             assert {link.path for link in one.links()} == {"self", "direct"}
 
 
+async def test_who_is_there_is_known_until_it_leaves(world: World) -> None:
+    one = world.mesh("one")
+    async with one.running():
+        assert one.present() == {}, "oneself apart"
+        other = world.mesh("other", one.addresses())
+        async with other.running():
+            await until(one, PeerUp)
+            with trio.fail_after(LIMIT_S):
+                while not (one.present() and other.present()):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            assert one.present().keys() == {other.peer_id}
+            assert one.present()[other.peer_id].addresses == other.addresses()
+            assert other.present().keys() == {one.peer_id}
+        await until(one, PeerDown)
+        assert one.present() == {}
+
+
 async def test_payloads_arrive_whole_and_in_order(world: World) -> None:
     async with world.pair() as (one, other):
         payloads = [b"", b"x", *(bytes([n]) * n for n in range(100))]

@@ -25,6 +25,7 @@ from node.mesh.reach import (
 )
 from protocol.frames import Hello
 from protocol.ids import PeerId, peer_text
+from protocol.version import OLDEST, PROTOCOL
 from tests.fakes.mesh import FakeNetwork
 
 NOW = 1000.0
@@ -323,7 +324,7 @@ def noted(observed: str, way: Way) -> Reach:
     """What is known once a peer has greeted on ``way``."""
     mesh = FakeNetwork().mesh("one", host=OWN.host, port=OWN.port)
     made = mesh._reach
-    hello = Hello(1, 1, "test", "agent", bytes(16), observed)
+    hello = Hello(OLDEST, PROTOCOL, "test", "agent", bytes(16), observed)
     assert mesh._standing.noted(peer(1), way, hello) == bool(made.candidates())  # type: ignore[arg-type]
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from protocol.errors import (
     UnknownRoundError,
 )
 from protocol.ids import PeerId, RoundId
-from protocol.messages import MICRO, Model, Profile
+from protocol.ledger import Profile
+from protocol.messages import MICRO, Model
 from protocol.methods import (
     AskId,
     AskParams,
@@ -48,6 +50,7 @@ from swarm.seeded import Stream
 from swarm.topics import Topics
 from swarm.trial import Trial
 from tests.fakes.mesh import FakeNetwork
+from tests.fakes.own_log import NOTHING
 from tests.fakes.trial_records import FakeTrialRecords
 from tests.node.pupils import Pupil, Truths, overhear
 from tests.node.virtual_node import (
@@ -124,7 +127,7 @@ class Bench:
     ) -> None:
         self.desk = Desk()
         self.records = records
-        self.registry = Registry()
+        self.registry = Registry(signer("own").peer, Profile(MODEL, 0, 0, serves=False))
         for number in range(peers):
             self.join(f"p{number}")
         self.knowledge = Knowledge(records, Topics(()), b"seed", trials=trials, clock=unix_time)
@@ -137,8 +140,9 @@ class Bench:
         self.asked: list[float] = []
 
     def join(self, name: str) -> None:
-        model = Model("m", "f", "")
-        self.registry.introduce(signer(name).peer, Profile(model, 0, 0, serves=True))
+        who = signer(name).peer
+        self.registry.connected(who, "")
+        self.registry.learn(who, replace(NOTHING, profile=Profile(MODEL, 0, 0, serves=True)))
 
     async def ask(self, *pauses: float, takes_s: float = 2.0, terms: Terms | None = None) -> None:
         """Real questions, a pause after each answer."""
@@ -161,6 +165,7 @@ class Bench:
 
 
 TERMS = Terms(60.0, 2)
+MODEL = Model("m", "f", "")
 PAUSES = (7.0, 12.0, 15.0, 30.0, 31.0, 50.0, 90.0, 200.0)
 
 
@@ -297,7 +302,7 @@ async def test_a_task_that_could_not_be_put_is_not_lost(autojump_clock: MockCloc
     async with bench(0.5) as one:
         while one.calibrator._drawn is None:
             await one.ask(3.0)
-        one.registry.forget(signer("p0").peer)
+        one.registry.disconnected(signer("p0").peer)
         drawn, put = one.drawn, len(one.desk.put)
         await one.ask(*varied(50))
         assert (one.drawn, len(one.desk.put)) == (drawn, put)
@@ -414,7 +419,7 @@ async def test_whoever_stays_unknown_does_not_keep_a_node_busy_for_good(
         since = trio.current_time()
         await trio.sleep(20 * 3600)
         assert per_hour(one, since) < 2 * 120.0 / KNOWN_TRICKLE
-        one.registry.forget(signer("p0").peer)
+        one.registry.disconnected(signer("p0").peer)
         one.join("new")
         assert one.calibrator.curious()
         await trio.sleep(ENOUGH / 120 * 3600 * 2)
@@ -484,7 +489,7 @@ async def test_once_the_peers_are_gone_the_rest_is_not_tried(
             events.append(progress.event["kind"])
             if events.count("calibrated") == 2:
                 network.partition([lost.peer])
-                asker.registry.forget(lost.peer)
+                asker.registry.disconnected(lost.peer)
 
         done = await asker.calibrator.calibrate(CalibrateParams(20), watch)
         assert (done.rounds, done.failed) == (2, 1)

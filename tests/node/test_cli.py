@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 HOSTILE = "\x1b]0;owned\x07\x1b[31m\u202e"
 ROUND = "ab" * 32
 PEERS = [f"12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6n{name}" for name in ("AAA", "BBB")]
+FAR = PEERS[0][:-3] + "CCC"
+NOON = 1_710_504_000
+"""Of a day, in UTC: the same day almost everywhere."""
 
 
 def command(*words: str) -> list[str]:
@@ -88,6 +91,7 @@ class Daemon:
         self.hold = trio.Event()
         self.held = ""
         self.relayed = False
+        self.forked = False
         self.health = "ok"
         self.sought: list[methods.FindParams] = []
 
@@ -127,12 +131,14 @@ class Daemon:
     async def _status(self, params: methods.Nothing, notify: Notify) -> methods.Status:
         return methods.Status("1.0", PEERS[0], "public", 93784.0, ("/ip4/1.2.3.4/tcp/1",), "m")
 
-    async def _peers(self, params: methods.Nothing, notify: Notify) -> methods.Peers:
+    async def _peers(self, params: methods.PeersParams, notify: Notify) -> methods.Peers:
         way, why = ("relayed", "no hole" + HOSTILE) if self.relayed else ("direct", "")
         row = methods.PeerRow(
-            PEERS[0], way, "/ip4/1.2.3.4/tcp/1", "m" + HOSTILE, "x", 12.3, 60.0, None, why
-        )
-        return methods.Peers((row, methods.PeerRow(PEERS[1], "self")))
+            PEERS[0], way, "/ip4/1.2.3.4/tcp/1", "m" + HOSTILE, "x", 12.3, 60.0, None, why,
+            "loft" + HOSTILE, NOON, self.forked,
+        )  # fmt: skip
+        far = methods.PeerRow(FAR, "known", "/ip4/1.2.3.5/tcp/1", "n")
+        return methods.Peers((row, methods.PeerRow(PEERS[1], "self"), *([far] * params.all)))
 
     async def _doctor(self, params: methods.Nothing, notify: Notify) -> methods.Doctor:
         findings = (
@@ -501,12 +507,38 @@ def test_status_is_a_list(path: str) -> None:
 def test_peers_are_columns(path: str) -> None:
     done = swarm("peers", "--socket", path)
     head, first, second = lines(done.stdout)
-    assert head.split() == ["PEER", "PATH", "RTT", "UP", "MODEL", "AGENT", "ADDRESS"]
-    assert first.split()[:4] == [PEERS[0][-8:], "direct", "12", "ms"]
+    heads = ["PEER", "LABEL", "PATH", "RTT", "UP", "MODEL", "SINCE", "AGENT", "ADDRESS"]
+    assert head.split() == heads
+    assert first[head.index("LABEL") :].startswith("loft")
+    assert first[head.index("PATH") :].split()[:4] == ["direct", "12", "ms", "1"]
+    assert first[head.index("SINCE") :].split() == ["2024-03-15", "x", "/ip4/1.2.3.4/tcp/1"]
     assert first.index("/ip4") == head.index("ADDRESS")
-    assert second.split()[:4] == [PEERS[1][-8:], "self", "–", "–"]
+    assert second.split() == [PEERS[1][-8:], "–", "self", *"–" * 6]
     assert is_harmless(done.stdout)
+    assert done.stderr == b""
     assert len(json.loads(swarm("peers", "--json", "--socket", path).stdout)["peers"]) == 2
+
+
+def test_peers_that_are_not_connected_are_shown_when_asked_for(path: str) -> None:
+    head, *_, last = lines(swarm("peers", "--all", "--socket", path).stdout)
+    assert last[head.index("PATH") :].split() == [
+        "known",
+        "–",
+        "–",
+        "n",
+        "–",
+        "–",
+        last.split()[-1],
+    ]
+    assert last.endswith("/ip4/1.2.3.5/tcp/1")
+    assert len(json.loads(swarm("peers", "--all", "--json", "--socket", path).stdout)["peers"]) == 3
+
+
+def test_a_peer_that_contradicts_itself_is_pointed_out(path: str, daemon: Daemon) -> None:
+    daemon.forked = True
+    done = swarm("peers", "--socket", path)
+    assert f"{PEERS[0][-8:]} contradicts itself in its log" in done.stderr.decode()
+    assert is_harmless(done.stderr)
 
 
 def test_a_relayed_peer_is_explained(path: str, daemon: Daemon) -> None:

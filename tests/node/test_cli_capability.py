@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ from protocol.errors import (
     UnknownRoundError,
 )
 from protocol.ids import PeerId, peer_text
-from protocol.messages import Model, Profile
+from protocol.ledger import Profile
+from protocol.messages import Model
 from protocol.methods import AskId, AskParams, Progress
 from swarm.capability import report
 from swarm.evidence import Book
 from swarm.registry import Registry
 from swarm.trial import Trial
+from tests.fakes.own_log import NOTHING
 from tests.node.daemons import serving, short_directory
 from tests.node.test_cli import HOSTILE, ROUND, is_harmless, lines, result
 from tests.swarm.trials import mark, trial, tried
@@ -438,17 +440,20 @@ def test_without_a_daemon(words: tuple[str, ...], tmp_path: Path) -> None:
 # --- how the daemon finds a peer ------------------------------------------------------------------
 
 
+MODEL = Model("m", "f", "")
+
+
 class Known:
     """What of a node the capability handler reads."""
 
     def __init__(self, trials: list[Trial], *here: str) -> None:
         self.book = Book(trials)
-        self.registry = Registry()
+        self.registry = Registry(peer("own"), Profile(MODEL, 0, 0, serves=False))
         self.struck = frozenset({peer("bad")})
         for name in here:
-            self.registry.introduce(
-                peer(name), Profile(Model("m", "f", ""), 0, 0, serves=name != "idle")
-            )
+            profile = Profile(MODEL, 0, 0, serves=name != "idle")
+            self.registry.connected(peer(name), "")
+            self.registry.learn(peer(name), replace(NOTHING, profile=profile))
 
     def excluded(self) -> frozenset[PeerId]:
         return self.struck
@@ -493,5 +498,13 @@ async def test_a_part_that_fits_none_or_several_names_no_peer(part: str, count: 
 
 async def test_whom_a_proof_excludes_is_shown_as_such() -> None:
     known = Known([tried({"bad": (6, 6)})] * 12)
+    (one,) = (await known.ask(topic="sums"))["peers"]
+    assert (one["struck"], one["weight"]) == (True, 0.0)
+
+
+async def test_who_has_forked_is_shown_as_excluded() -> None:
+    known = Known([tried({"g0": (6, 6)})] * 12)
+    assert not (await known.ask(topic="sums"))["peers"][0]["struck"]
+    known.registry.learn(peer("g0"), replace(NOTHING, forked=True))
     (one,) = (await known.ask(topic="sums"))["peers"]
     assert (one["struck"], one["weight"]) == (True, 0.0)

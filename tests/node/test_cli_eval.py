@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from node.cli import evaluate
+from node.cli import evaluate, progress
 from node.cli.main import main
 from swarm.scoreboard import ROWS
 from tests.node.daemons import WAIT_S
@@ -263,7 +263,7 @@ def test_progress_goes_to_stderr_and_only_if_it_takes_long(
     quiet = capsys.readouterr()
     assert quiet.err == ""
     seconds = iter(range(10_000))
-    monkeypatch.setattr(evaluate.time, "monotonic", lambda: float(next(seconds)))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(seconds)))
     assert main(["eval", "world", *SMALL]) == 0
     slow = capsys.readouterr()
     assert slow.out == quiet.out

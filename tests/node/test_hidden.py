@@ -15,7 +15,6 @@ from protocol.ids import PeerId, RoundId
 from protocol.messages import (
     Close,
     FromAsker,
-    Hints,
     Invite,
     Roster,
     WaveClose,
@@ -27,7 +26,6 @@ from swarm.calibration.items import Item
 from tests.fakes.mesh import FakeNetwork
 from tests.fakes.store import FakeStore
 from tests.node.virtual_node import Setup, VirtualNode, inline, nodes, scripted
-from tests.swarm.test_hints import word
 
 PEERS = 4
 PRIVATE = [
@@ -258,5 +256,3 @@ def test_the_shape_of_a_message_keeps_what_could_tell() -> None:
     assert shape(close) != shape(msgspec.structs.replace(close, outcome="no-consensus"))
     roster = Roster(bytes(32), 0, bytes(32), ())  # type: ignore[arg-type]
     assert shape(roster) != shape(msgspec.structs.replace(roster, stage=1))
-    hints = Hints(1, 2, (word("a"),))
-    assert shape(hints) != shape(msgspec.structs.replace(hints, day=3))

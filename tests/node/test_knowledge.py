@@ -17,21 +17,22 @@ from node.trial_records import TrialRecords
 from protocol import limits
 from protocol.errors import StoreError
 from protocol.ids import PeerId, RoundId
+from protocol.ledger import HINT_DAY_S
 from protocol.messages import MICRO
 from swarm.calibration.items import Item
 from swarm.calibration.source import ExhaustedError
-from swarm.hints import DAY_S, daily
+from swarm.hints import daily
 from swarm.topics import Topics
 from swarm.trial import Trial, judged
 from tests.fakes.trial_records import FakeTrialRecords
 from tests.node.virtual_node import inline, topics
-from tests.swarm.test_hints import hints, word
+from tests.swarm.test_hints import days, hints, word
 from tests.swarm.trials import tried
 from tests.swarm.virtual import Peer, VirtualSwarm, knows, signer
 
 NAMES = ("a", "b", "c", "d")
 NOW = 1_700_000_000
-DAY = NOW // DAY_S
+DAY = NOW // HINT_DAY_S
 PRIVATE = tuple(
     Item(f"Which port has gateway {number}?", (str(8_000 + number),), "ports", "private")
     for number in range(6)
@@ -234,7 +235,7 @@ async def test_what_is_not_on_disk_does_not_count(monkeypatch: pytest.MonkeyPatc
     one = await knowing_of(records)
     for each in trials(5):
         await one.add(each)
-    before, day = state(one), one.hints(DAY)
+    before, day = state(one), await one.hints(DAY)
     found = judged(round_of("42", "41"))
 
     async def full(trial: Trial) -> bool:
@@ -247,7 +248,7 @@ async def test_what_is_not_on_disk_does_not_count(monkeypatch: pytest.MonkeyPatc
         with pytest.raises(StoreError):
             await one.add(trials(1, "date")[0])
     assert state(one) == before
-    assert one.hints(DAY) == day
+    assert await one.hints(DAY) == day
     assert len(await records.all()) == 5
     await one.learn(found, [True, False], "hidden", "add/1/plain")
     assert one.book.trials == 6
@@ -323,7 +324,7 @@ async def test_a_restart_knows_the_same() -> None:
         await one.add(each)
     again = await knowing_of(records)
     assert state(again) == state(one)
-    assert again.hints(DAY) == one.hints(DAY)
+    assert await again.hints(DAY) == await one.hints(DAY)
     assert state(one)[0][0][0].name == "weighted"
 
 
@@ -351,32 +352,31 @@ async def test_a_restart_draws_at_the_same_levels() -> None:
 async def test_the_sums_of_each_day() -> None:
     one = await knowing_of(FakeTrialRecords())
     first = trials(3, at=NOW)
-    second = trials(2, "date", at=NOW + DAY_S)
+    second = trials(2, "date", at=NOW + HINT_DAY_S)
     for each in (*first, *second):
         await one.add(each)
-    assert one.hints(DAY) == daily(first, DAY)
-    assert one.hints(DAY + 1) == daily(second, DAY + 1)
-    assert one.hints(DAY) is one.hints(DAY), "worked out once"
+    assert await one.hints(DAY) == daily(first, DAY)
+    assert await one.hints(DAY + 1) == daily(second, DAY + 1)
     await one.add(trials(1, "more", at=NOW)[0])
-    assert {row.rounds for row in one.hints(DAY).sums} == {4}, "topics of its own are not named"
-    assert one.hints(DAY - 1).sums == ()
+    sums = [one for of in (await one.hints(DAY)).subjects for one in of.sums]
+    assert {(row.topic, row.rounds) for row in sums} == {("", 4)}, "its own topics are not named"
+    assert (await one.hints(DAY - 1)).subjects == ()
 
 
 async def test_a_round_that_is_graded_again_is_in_the_sums_once() -> None:
     one = await knowing_of(FakeTrialRecords())
     for each in trials(3) * 2:
         await one.add(each)
-    assert one.hints(DAY) == daily(trials(3), DAY)
-    assert one.hints(DAY).sums[0].rounds == 3
+    assert await one.hints(DAY) == daily(trials(3), DAY)
+    assert (await one.hints(DAY)).subjects[0].sums[0].rounds == 3
 
 
 async def test_days_that_are_long_over_are_forgotten() -> None:
     one = await knowing_of(FakeTrialRecords())
     for day in range(40):
-        (each,) = trials(1, str(day), at=NOW + day * DAY_S)
+        (each,) = trials(1, str(day), at=NOW + day * HINT_DAY_S)
         await one.add(each)
-        one.hints(DAY + day)
-    assert len(one._days) == len(one._sums) == limits.HINT_DAYS + 1
+    assert len(one._days) == limits.HINT_DAYS + 1
     assert min(one._days) == DAY + 39 - limits.HINT_DAYS
 
 
@@ -387,9 +387,9 @@ async def test_a_verifiers_word_counts_until_it_expires() -> None:
     clock = Clock()
     one = await knowing_of(FakeTrialRecords(), clock=clock, trusted=[peer("verifier")])
     said = [word(name, 20, 20, rounds=20) for name in NAMES]
-    one.hearsay.hear(peer("verifier"), hints(*said, day=DAY), NOW)
+    one.hearsay.hear(peer("verifier"), days(hints(*said, day=DAY)), NOW)
     assert all(seat.admitted for seat in one.book.standings([peer(n) for n in NAMES], "add"))
-    clock.now = (DAY + 1 + limits.HINT_DAYS) * DAY_S - 1
+    clock.now = (DAY + 1 + limits.HINT_DAYS) * HINT_DAY_S - 1
     assert one.book.admitted(peer("a"))
     clock.now += 1
     assert not one.book.admitted(peer("a"))
@@ -397,7 +397,8 @@ async def test_a_verifiers_word_counts_until_it_expires() -> None:
 
 async def test_a_verifiers_word_stays_when_the_book_is_rewritten() -> None:
     one = await knowing_of(FakeTrialRecords(), trusted=[peer("verifier")])
-    one.hearsay.hear(peer("verifier"), hints(word("new", 20, 20, rounds=20), day=DAY), NOW)
+    said = hints(word("new", 20, 20, rounds=20), day=DAY)
+    one.hearsay.hear(peer("verifier"), days(said), NOW)
     for each in trials(2) * 2:
         await one.add(each)
     assert one.book.trials == 2

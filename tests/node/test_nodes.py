@@ -34,13 +34,12 @@ from protocol.messages import (
     Decline,
     Invite,
     Phases,
-    Profile,
     parse,
     seal,
     secret_hash,
 )
 from protocol.methods import AskId, AskParams, Progress
-from protocol.version import PROTOCOL
+from protocol.version import ROUND
 from swarm.verify import verify
 from tests.fakes.mesh import FakeNetwork
 from tests.fakes.trial_records import FakeTrialRecords
@@ -213,12 +212,11 @@ async def test_corrupted_messages_cost_their_sender_the_round(
         result = await asker.coordinator.ask(ASK, ignore)
         assert faults(result) == {peer_text(bad.peer): "malformed"}
         # It is told off for one message, and shown the door after several.
+        assert asker.router._malformed[bad.peer] > 0
         for _ in range(limits.MALFORMED_PER_PEER):
             bad.mesh.send(asker.peer, b"noise")
         await trio.sleep(0.2)
-        assert bad.peer not in asker.registry.profiles or bad.peer not in {
-            link.peer for link in asker.mesh.links()
-        }
+        assert asker.router._malformed[bad.peer] == 0, "that link is over"
 
 
 async def test_a_message_of_somebody_else_is_malformed(
@@ -226,12 +224,11 @@ async def test_a_message_of_somebody_else_is_malformed(
 ) -> None:
     async with nodes(network, [scripted("42"), scripted("41")]) as swarm:
         asker, other = swarm
-        before = asker.registry.profiles[other.peer]
-        forged = seal(asker.signer, Profile(before.model, 1, 1, serves=False))
-        other.mesh.send(asker.peer, encode(forged))
+        stolen = seal(asker.signer, invite())
+        other.mesh.send(asker.peer, encode(stolen))
         await trio.sleep(1)
-        assert asker.registry.profiles[asker.peer].serves
-        assert asker.registry.profiles[other.peer] == before
+        assert asker.router._malformed[other.peer] == 1
+        assert asker.worker.serving == 0
 
 
 @pytest.mark.parametrize("error", [BackendError("no"), RuntimeError("a bug")], ids=["known", "bug"])
@@ -414,7 +411,7 @@ async def test_why_needs_a_round_that_ended(
 
 def invite(nonce: bytes = b"n" * 32, **changes: Any) -> Invite:
     values: dict[str, Any] = {
-        "version": PROTOCOL,
+        "version": ROUND,
         "swarm": "test",
         "nonce": nonce,
         "question": QUESTION,
@@ -480,7 +477,7 @@ async def test_an_invite_is_served_once(autojump_clock: MockClock, network: Fake
     ("changes", "reason"),
     [
         ({"swarm": "other"}, "refused"),
-        ({"version": PROTOCOL + 1}, "unsupported"),
+        ({"version": ROUND + 1}, "unsupported"),
         ({"question": "é" * limits.QUESTION_BYTES}, "refused"),
     ],
     ids=["swarm", "version", "size"],

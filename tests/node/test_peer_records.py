@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,8 @@ import trio
 
 from node import store as storing
 from node.peer_records import PeerRecords
-from node.store import DATABASE, Store
+from node.store import Store
+from protocol.codec import encode
 from protocol.errors import StoreError
 from protocol.ids import RoundId
 from protocol.methods import AskId, AskParams
@@ -51,18 +51,34 @@ def test_a_claim_survives_kill_9(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", range(1, len(storing._MIGRATIONS)))
-async def test_an_older_database_gets_what_it_lacks(tmp_path: Path, version: int) -> None:
+async def test_an_older_database_gets_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(storing, "_MIGRATIONS", storing._MIGRATIONS[:version])
+        async with Store.open(tmp_path) as store:
+            await store.accept(AskId("kept"), AskParams("Is this kept?"))
     async with Store.open(tmp_path) as store:
-        await store.accept(AskId("kept"), AskParams("Is this kept?"))
-    database = sqlite3.connect(tmp_path / DATABASE)
-    for table in "".join(storing._MIGRATIONS[version:]).split("CREATE TABLE ")[1:]:
-        database.execute(f"DROP TABLE {table.split()[0]}")
-    database.execute(f"PRAGMA user_version = {version}")
-    database.commit()
-    database.close()
-    async with Store.open(tmp_path) as store:
-        assert await PeerRecords(store).claim(RoundId(bytes(32)))
+        records = PeerRecords(store)
+        assert await records.claim(RoundId(bytes(32)))
+        await records.keep([strike(1, 10, found=True)], [], {}, [])
+        assert await records.strikes() == [strike(1, 10, found=True)]
         assert [record.id for record in await store.unfinished()] == ["kept"]
+
+
+async def test_nobody_claims_to_have_found_what_was_kept_without_a_word_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = strike(1, 10)
+    with monkeypatch.context() as patched:
+        patched.setattr(storing, "_MIGRATIONS", storing._MIGRATIONS[:3])
+        async with Store.open(tmp_path) as store:
+            store._database.execute(
+                "INSERT INTO strikes VALUES (?, ?, ?, ?, ?, ?)",
+                (old.offence, old.peer, old.kind, encode(old.proof), old.seen_at, old.known),
+            )
+    async with Store.open(tmp_path) as store:
+        assert await PeerRecords(store).strikes() == [old]
 
 
 async def test_a_migration_that_fails_changes_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -26,16 +27,17 @@ from protocol import limits
 from protocol.codec import decode, encode
 from protocol.errors import NoPeersError
 from protocol.ids import PeerId, short_peer
-from protocol.messages import MICRO, Model, Profile
+from protocol.ledger import HINT_DAY_S, Profile
+from protocol.messages import MICRO, Model
 from protocol.methods import AskParams
 from protocol.receipt import Plan
 from swarm.evidence import SOLO_FEWEST
-from swarm.hints import DAY_S
 from swarm.registry import Registry
 from swarm.topics import Topics
 from swarm.trial import Trial
+from tests.fakes.own_log import NOTHING
 from tests.fakes.trial_records import FakeTrialRecords
-from tests.swarm.test_hints import hints, word
+from tests.swarm.test_hints import days, hints, word
 from tests.swarm.trials import mark, trial
 from tests.swarm.virtual import signer
 
@@ -73,6 +75,12 @@ class Excluded:
         return self._peers
 
 
+def claimed(name: str, *, serves: bool = True, **claims: Any) -> Profile:
+    """What a node says that it runs."""
+    values: dict[str, Any] = {"parameters": 0, "context_tokens": 4096} | claims
+    return Profile(Model(name, values.pop("family", name), ""), serves=serves, **values)
+
+
 class Table:
     """A planner, and who and what it knows of."""
 
@@ -84,7 +92,7 @@ class Table:
         trusted: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        self.registry = Registry()
+        self.registry = Registry(peer(OWN), claimed(OWN))
         self.knowledge = Knowledge(
             FakeTrialRecords(),
             TOPICS,
@@ -93,7 +101,7 @@ class Table:
             trusted=map(peer, trusted),
             clock=lambda: float(NOW),
         )
-        for name in (OWN, *names):
+        for name in names:
             self.join(name)
         conduct: Any = Excluded(*struck)
         values: dict[str, Any] = {"entropy": Entropy()} | options
@@ -104,9 +112,9 @@ class Table:
     def join(self, name: str, *, serves: bool = True, **claims: Any) -> None:
         """Somebody connects."""
         self.registry.connected(peer(name), "")
-        values: dict[str, Any] = {"parameters": 0, "context_tokens": 4096} | claims
-        model = Model(name, values.pop("family", name), "")
-        self.registry.introduce(peer(name), Profile(model, serves=serves, **values))
+        self.registry.learn(
+            peer(name), replace(NOTHING, profile=claimed(name, serves=serves, **claims))
+        )
 
     def plan(self, question: str = QUESTION, terms: Terms = TERMS) -> Planned:
         """The plan for a question."""
@@ -314,7 +322,7 @@ def test_whom_a_verifier_knows_is_no_newcomer() -> None:
     """Though this node has not tried it."""
     good, new = names(7), [f"n{number}" for number in range(30)]
     table = Table(*good, *new, trials=proven(*good), trusted=["verifier"])
-    said = hints(word("n0", 40, 40, rounds=40), day=NOW // DAY_S)
+    said = days(hints(word("n0", 40, 40, rounds=40), day=NOW // HINT_DAY_S))
     before = sum(peer("n0") in table.asked() for _ in range(20))
     assert table.knowledge.book.skill(peer("n0"), "add")[0] < 0.3
     table.knowledge.hearsay.hear(peer("verifier"), said, NOW)
@@ -328,7 +336,8 @@ def test_strangers_order_newcomers_and_no_more() -> None:
     table = Table(*good, trials=proven(*good))
     for name in new:
         table.join(name, family="new")
-    table.registry.hint(peer("n7"), 0.9)
+    said = days(hints(word("n7", 9, 10), word("n8", 2, 10), day=NOW // HINT_DAY_S))
+    table.knowledge.hearsay.hear(peer("stranger"), said, NOW)
     for _ in range(10):
         plan = table.plan().plan
         (newcomer,) = (one for one in plan.invited if one.peer in {peer(name) for name in new})

@@ -36,9 +36,8 @@ from protocol.messages import (
     secret_hash,
 )
 from protocol.proofs import check, equivocation
-from protocol.version import PROTOCOL
+from protocol.version import ROUND
 from swarm.proofs import Witness
-from tests.fakes.mesh import FakeNetwork
 from tests.fakes.peer_records import FakePeerRecords
 
 ASKER = KeySigner(b"a" * 32)
@@ -51,7 +50,7 @@ def key(name: object) -> KeySigner:
 
 def invite(number: int = 0, **changes: Any) -> Invite:
     values: dict[str, Any] = {
-        "version": PROTOCOL,
+        "version": ROUND,
         "swarm": "test",
         "nonce": number.to_bytes(32, "big"),
         "question": "What is 6 * 7?",
@@ -122,11 +121,10 @@ class Desk:
 @asynccontextmanager
 async def alone(backend: Backend, records: FakePeerRecords | None = None) -> AsyncIterator[Desk]:
     """A worker that runs until the block ends; with ``records`` of an earlier one, restarted."""
-    mesh = FakeNetwork().mesh("node")
     records = records or FakePeerRecords()
-    async with trio.open_nursery() as nursery, mesh.running():
+    async with trio.open_nursery() as nursery:
         conduct = await Conduct.load(
-            mesh, records, key("node"), lambda: EPOCH + trio.current_time()
+            key("node").peer, records, lambda proof: None, lambda: EPOCH + trio.current_time()
         )
         nursery.start_soon(conduct.run)
         yield Desk(nursery, backend, key("node"), records, conduct)

@@ -19,15 +19,18 @@ from node.coordinator import Coordinator
 from node.herald import Herald
 from node.knowledge import Knowledge
 from node.planner import Planner, Terms
+from node.reader import Reader
 from node.router import Router
 from node.worker import Worker
 from protocol.envelope import KeySigner
 from protocol.ids import PeerId
-from protocol.messages import Model, Profile, seal
+from protocol.ledger import Profile
+from protocol.messages import Model
 from swarm.calibration.items import Item
 from swarm.registry import Registry
 from swarm.topics import Topics
 from tests.fakes.mesh import FakeMesh, FakeNetwork
+from tests.fakes.own_log import FakeOwnLog
 from tests.fakes.peer_records import FakePeerRecords
 from tests.fakes.store import FakeStore
 from tests.fakes.trial_records import FakeTrialRecords
@@ -96,19 +99,22 @@ class VirtualNode:
         signer: KeySigner,
         backend: Backend,
         setup: Setup,
+        log: FakeOwnLog,
         conduct: Conduct,
         knowledge: Knowledge,
     ) -> None:
         self.mesh = mesh
+        self.log = log
         self.signer = signer
         self.store = FakeStore()
         self.records = setup.records
         self.trials = setup.trials
         self.conduct = conduct
         self.knowledge = knowledge
-        self.registry = Registry()
         info = backend.describe()
         model = Model(info.name, info.family, info.content_id)
+        profile = Profile(model, 0, setup.context_tokens, serves=True, energy=setup.energy)
+        self.registry = Registry(signer.peer, profile)
         self.worker = Worker(
             nursery, mesh.send, backend, model, signer, "test", setup.records, self.conduct
         )
@@ -137,18 +143,13 @@ class VirtualNode:
         )
         self.coordinator.on_question = self.calibrator.asked
         self.coordinator.on_answer = self.calibrator.answered
-        self.herald = Herald(mesh, knowledge, self.registry, signer, unix_time)
-        self.router = Router(
-            mesh=mesh,
-            registry=self.registry,
-            worker=self.worker,
-            coordinator=self.coordinator,
-            conduct=conduct,
-            herald=self.herald,
-            profile=seal(
-                signer, Profile(model, 0, setup.context_tokens, serves=True, energy=setup.energy)
-            ),
+        self.reader = Reader(
+            signer.peer, self.registry, knowledge.hearsay, conduct, self.coordinator, unix_time
         )
+        log.changed = self.reader.changed
+        log.describe(profile)
+        self.herald = Herald(knowledge, log.tell, unix_time)
+        self.router = Router(mesh, self.registry, self.worker, self.coordinator, log)
 
     @classmethod
     async def start(
@@ -162,7 +163,8 @@ class VirtualNode:
         """A running node."""
         setup = setup or Setup()
         signer = KeySigner(hashlib.sha256(name.encode()).digest())
-        conduct = await Conduct.load(mesh, setup.records, signer, unix_time)
+        log = FakeOwnLog(mesh, unix_time)
+        conduct = await Conduct.load(signer.peer, setup.records, log.testify, unix_time)
         knowledge = Knowledge(
             setup.trials,
             setup.topics or Topics(()),
@@ -173,8 +175,9 @@ class VirtualNode:
             setup.trusted,
             clock=unix_time,
         )
-        made = cls(nursery, mesh, signer, backend, setup, conduct, knowledge)
+        made = cls(nursery, mesh, signer, backend, setup, log, conduct, knowledge)
         nursery.start_soon(conduct.run)
+        nursery.start_soon(log.run)
         nursery.start_soon(made.router.run)
         if setup.per_hour:
             nursery.start_soon(made.calibrator.run)

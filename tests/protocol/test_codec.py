@@ -25,11 +25,8 @@ from protocol.messages import (
     Duel,
     Invite,
     Message,
-    Model,
     Phases,
-    Profile,
     Proof,
-    ProofNotice,
     Reveal,
     Roster,
     RosterEntry,
@@ -41,8 +38,7 @@ from protocol.receipt import Core, Opening, ReceiptFile, Rule, Standing, Tally, 
 from tests.protocol.arbitrary import arbitrary
 
 MESSAGES = (
-    Invite, Commit, Decline, Roster, Reveal, Slate, Ballot, Ack, WaveClose, Close, Profile,
-    ProofNotice,
+    Invite, Commit, Decline, Roster, Reveal, Slate, Ballot, Ack, WaveClose, Close,
 )  # fmt: skip
 KINDS = (*MESSAGES, Proof, Envelope, Core, Opening, ReceiptFile)
 ANY: Any = AnyMessage
@@ -280,7 +276,6 @@ NONE = Tally(0, 0)
         Ballot(KEY, KEY, 0, KEY, (Row(0, 1, None),) * (limits.ROWS_PER_BALLOT + 1)),
         Envelope(KEY, b"", bytes(63)),
         Envelope(bytes(31), b"", bytes(64)),
-        Profile(Model("m", "f", ""), 2**48 + 1, 0, False),
         Rule("weighted", (100_000_001, 0, 0), (0, 0), 0, 0, None),
         Rule("weighted", (0, 0, 0), (0, -100_000_001), 0, 0, None),
         Rule("weighted", (0, 0, 0), (0, 0), 1_000_001, 0, None),

@@ -21,7 +21,8 @@ from protocol.frames import (
     encode_greeting,
 )
 
-HELLO = Hello(version.OLDEST, version.PROTOCOL, "home", "swarmd/0.1", bytes(16))
+NOW = version.PROTOCOL
+HELLO = Hello(version.OLDEST, NOW, "home", "swarmd/0.1", bytes(16))
 SEEN = msgspec.structs.replace(HELLO, observed="/ip4/192.0.2.1/tcp/4001")
 
 
@@ -183,14 +184,14 @@ def test_a_hello_of_the_future_is_refused_by_its_version() -> None:
 
 
 def test_a_compatible_hello_may_have_more_fields() -> None:
-    fields = ["hello", 1, 9, "home", "swarmd/9", bytes(16), "/ip4/192.0.2.1/tcp/1", "new", [1]]
-    hello = Hello(1, 9, "home", "swarmd/9", bytes(16), "/ip4/192.0.2.1/tcp/1")
+    fields = ["hello", NOW, NOW + 8, "home", "swarmd/9", bytes(16), SEEN.observed, "new", [1]]
+    hello = Hello(NOW, NOW + 8, "home", "swarmd/9", bytes(16), SEEN.observed)
     assert decode_greeting(msgspec.msgpack.encode(fields)) == hello
 
 
 def test_a_hello_without_what_was_observed_is_taken() -> None:
-    payload = msgspec.msgpack.encode(["hello", 1, 1, "home", "swarmd/0.1", bytes(16)])
-    assert decode_greeting(payload) == Hello(1, 1, "home", "swarmd/0.1", bytes(16), "")
+    payload = msgspec.msgpack.encode(["hello", NOW, NOW, "home", "swarmd/0.1", bytes(16)])
+    assert decode_greeting(payload) == Hello(NOW, NOW, "home", "swarmd/0.1", bytes(16), "")
 
 
 def test_a_goodbye_may_have_more_fields() -> None:
@@ -204,19 +205,19 @@ def test_a_goodbye_may_have_more_fields() -> None:
         None,
         [],
         ["hello"],
-        ["hello", 1],
-        ["hello", -1, 1, "home", "agent", bytes(16)],
-        ["hello", 1, 2**40, "home", "agent", bytes(16)],
-        ["hello", 1, 1, "home", "agent"],
-        ["hello", 1, 1, "home", "agent", b"short"],
-        ["hello", 1, 1, "x" * (limits.TEXT_CHARS + 1), "agent", bytes(16)],
-        ["hello", 1, 1, 5, "agent", bytes(16)],
-        ["hello", 1, 1, "home", "agent", bytes(16), 5],
-        ["hello", 1, 1, "home", "agent", bytes(16), None],
-        ["hello", 1, 1, "home", "agent", bytes(16), "x" * (limits.TEXT_CHARS + 1)],
+        ["hello", NOW],
+        ["hello", -1, NOW, "home", "agent", bytes(16)],
+        ["hello", NOW, 2**40, "home", "agent", bytes(16)],
+        ["hello", NOW, NOW, "home", "agent"],
+        ["hello", NOW, NOW, "home", "agent", b"short"],
+        ["hello", NOW, NOW, "x" * (limits.TEXT_CHARS + 1), "agent", bytes(16)],
+        ["hello", NOW, NOW, 5, "agent", bytes(16)],
+        ["hello", NOW, NOW, "home", "agent", bytes(16), 5],
+        ["hello", NOW, NOW, "home", "agent", bytes(16), None],
+        ["hello", NOW, NOW, "home", "agent", bytes(16), "x" * (limits.TEXT_CHARS + 1)],
         ["goodbye", "code"],
         ["goodbye", "x" * 33, "reason"],
-        ["welcome", 1, 1, "home", "agent", bytes(16)],
+        ["welcome", NOW, NOW, "home", "agent", bytes(16)],
         {"oldest": 1},
     ],
 )

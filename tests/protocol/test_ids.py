@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from protocol.envelope import KeySigner
 from protocol.errors import MalformedIdError
-from protocol.ids import PeerId, parse_peer, peer_text, short, short_peer
+from protocol.ids import PeerId, is_named, parse_peer, peer_text, short, short_peer
 
 keys = st.binary(min_size=32, max_size=32).map(PeerId)
 
@@ -97,3 +97,11 @@ def test_short_forms() -> None:
     peer = PeerId(VECTORS[0][0])
     assert short_peer(peer) == VECTORS[0][1][-8:]
     assert short(b"\x01\xab\xcd\xef\x99") == "01abcdef"
+
+
+def test_a_person_names_a_peer_by_either_end() -> None:
+    _, text = VECTORS[1]
+    for part in (text, text[:12], text[-4:], ""):
+        assert is_named(part, text)
+    for part in (text[1:-1], text[3:9], text + "A", "nobody"):
+        assert not is_named(part, text)

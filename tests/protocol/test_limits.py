@@ -13,7 +13,6 @@ from protocol.messages import (
     Ballot,
     Commit,
     Duel,
-    Hints,
     Invite,
     Message,
     Model,
@@ -24,7 +23,6 @@ from protocol.messages import (
     Row,
     Slate,
     SlateEntry,
-    Sum,
     WaveClose,
     parse,
     seal,
@@ -72,23 +70,6 @@ LARGEST: list[Message] = [
         True,
         (Duel(limits.COMMITTEE - 2, limits.COMMITTEE - 1, limits.DUELS),) * limits.DUELS,
     ),
-    Hints(
-        2**48,
-        2**48,
-        (
-            Sum(
-                PeerId(KEY),
-                "\U0001f41d" * 64,
-                "\U0001f41d" * 64,
-                2**48,
-                (2**48,) * 5,  # type: ignore[arg-type]
-                (2**48,) * 5,  # type: ignore[arg-type]
-                2**48,
-                2**48,
-            ),
-        )
-        * limits.HINT_SUMS,
-    ),
 ]
 
 
@@ -121,10 +102,3 @@ def test_the_frame_limit_is_what_decode_applies() -> None:
 
     with pytest.raises(TooLargeError):
         decode(bytes(limits.FRAME_BYTES + 1), Envelope)
-
-
-def test_what_a_newcomer_is_told_fits_its_queue() -> None:
-    """All at once, when it connects: a profile, proofs and the hints of every day."""
-    assert limits.PROOFS_TOLD + limits.HINT_DAYS + 1 < limits.SEND_QUEUE_MESSAGES
-    told = limits.PROOFS_TOLD * limits.PROOF_BYTES + limits.HINT_DAYS * limits.FRAME_BYTES
-    assert told < limits.SEND_QUEUE_BYTES

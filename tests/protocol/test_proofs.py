@@ -23,18 +23,19 @@ from protocol.errors import (
     TooLargeError,
 )
 from protocol.ids import Digest, PeerId, RoundId
+from protocol.ledger import Entry, Evidence, read_entry
 from protocol.messages import (
     MICRO,
     Ack,
     AnyMessage,
     Ballot,
+    Close,
     Commit,
     Decline,
     Duel,
     Message,
     Model,
     Proof,
-    ProofNotice,
     Reveal,
     Roster,
     RosterEntry,
@@ -153,7 +154,7 @@ def test_what_an_honest_peer_may_send_does_not_convict(one: Message, other: Mess
         Decline(ROUND, "busy", ""),
         Ack(ROUND, SLATE),
         Slate(ROUND, SLATE, (SlateEntry(seal(LIAR, COMMIT), None),), bytes(32)),
-        ProofNotice(mismatch(changed(REVEAL, answer="43"))),
+        Close(ROUND, "answer", bytes(32)),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -264,9 +265,10 @@ LARGEST = [
 
 
 @pytest.mark.parametrize("proof", LARGEST)
-def test_the_largest_proofs_are_taken_and_fit_in_a_frame(proof: Proof) -> None:
+def test_the_largest_proofs_are_taken_and_fit_in_an_entry(proof: Proof) -> None:
     assert check(proof).peer == LIAR.peer
-    assert parse(encode(seal(OTHER, ProofNotice(proof)))).message == ProofNotice(proof)
+    entry = Entry(1, "s" * 64, OTHER.peer, 2**31, 2**31, ROUND, 1, 2**40, Evidence(proof))
+    assert read_entry(encode(entry)) == entry
 
 
 def test_a_larger_proof_is_refused_before_it_is_read() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from protocol.codec import decode, encode
 from protocol.ids import peer_text
-from protocol.messages import MICRO, Sum
+from protocol.ledger import Sum
+from protocol.messages import MICRO
 from protocol.receipt import Standing, Tally
 from swarm.record import (
     BORROWED,
@@ -344,7 +345,7 @@ def _told(right: int, total: int, rounds: int, place: int = 4, topic: str = "sum
     judge_right, judge_total = list(zeros), list(zeros)
     judge_right[place], judge_total[place] = right * MICRO, total * MICRO
     counts.join(
-        Sum(ME, "m", topic, rounds, five_counts(judge_right), five_counts(judge_total),
+        Sum(topic, rounds, five_counts(judge_right), five_counts(judge_total),
             3 * MICRO, 4 * MICRO)
     )  # fmt: skip
     return Told({topic: counts}, (signer("verifier").peer,))
@@ -382,7 +383,7 @@ def test_more_than_a_receipt_can_hold_keeps_its_share() -> None:
     counts, most = Counts(), 2**48
     for _ in range(3):
         counts.join(
-            Sum(ME, "m", "sums", 1, five_counts([most // 4] * 5), five_counts([most] * 5),
+            Sum("sums", 1, five_counts([most // 4] * 5), five_counts([most] * 5),
                 most // 2, most)
         )  # fmt: skip
     for topic in ("sums", "", "dates"):

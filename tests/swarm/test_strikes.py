@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -121,10 +122,17 @@ def test_strikes_are_taken_up_again_in_order() -> None:
 
 
 def test_a_clock_that_was_wrong_excludes_nobody_for_years() -> None:
-    late = Strike(peer(1), "equivocation", offence(1).digest, PROOF, NOW + 3000 * DAY, True)
+    late = Strike(peer(1), "equivocation", offence(1).digest, PROOF, NOW + 3000 * DAY, True, True)
     strikes = Strikes([late], NOW)
     assert strikes.excluded(NOW) == {peer(1)}
     assert strikes.excluded(NOW + 30 * DAY) == frozenset()
+    assert strikes.get(late.offence) == replace(late, seen_at=NOW)
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_strike_says_who_found_it(found: bool) -> None:
+    strike, _ = Strikes((), NOW).add(PROOF, offence(1), NOW, True, found)
+    assert strike == Strike(peer(1), "equivocation", offence(1).digest, PROOF, NOW, True, found)
 
 
 @settings(max_examples=80)
