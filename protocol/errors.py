@@ -125,6 +125,12 @@ class AdmissionError(ProtocolError):
     code = "admission"
 
 
+class TicketError(AdmissionError):
+    """This ticket does not admit the author of this log in its epoch."""
+
+    code = "ticket"
+
+
 class QuotaError(ProtocolError):
     """A peer wants more than one peer gets."""
 

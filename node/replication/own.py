@@ -171,6 +171,10 @@ class OwnLog:
         self._answered.add(peer)
         self._wanted.set()
 
+    def grew(self) -> None:
+        """Peers or a file have brought entries of this log that were not known here."""
+        self._wanted.set()
+
     def _want(self, values: Mapping[str, bytes]) -> None:
         if any(self._values.get(key) != value for key, value in values.items()):
             self._values |= values

@@ -36,8 +36,10 @@ from protocol.errors import (
     GapError,
     MeshError,
     ProofError,
-    ProtocolError,
+    QuotaError,
+    StoreError,
     SwarmError,
+    TicketError,
     TooLargeError,
     UpdateError,
 )
@@ -65,7 +67,7 @@ FANOUT: Final = 3
 """Peers to whom what others say is handed on; what one says oneself goes to everyone."""
 JOINED: Final = 2
 """Peers of different networks with whom a node compares all it holds when it has joined."""
-SLICE_S: Final = 0.005
+SLICE_S: Final = 0.002
 """Work between two looks at what else there is to do."""
 ANSWERS_AT_ONCE: Final = 4
 """Requests that are worked on together, of all peers."""
@@ -80,6 +82,7 @@ _FAULTS: Final = (
     DecodeError,
     ForkError,
     ProofError,
+    TicketError,
     TooLargeError,
     UpdateError,
 )
@@ -149,6 +152,7 @@ class Replication:
         self._origins: dict[PeerId, str] = {}
         self.changed: Callable[[PeerId, State | None], None] = _nobody_reads
         self.join = Join()
+        self._blamed: SwarmError | None = None
         self.refused: Counter[str] = Counter()
         self.disconnected = 0
         self.exchanges = 0
@@ -190,7 +194,7 @@ class Replication:
         own = self._mesh.peer_id
         try:
             await self._drive(recall(self._replica, own, epoch_of(self._clock())), peer)
-        except (MeshError, ProtocolError) as error:
+        except SwarmError as error:
             _log.info("%s does not tell this node's log: %s", short_peer(peer), error)
         self.own.answered(peer)
         for name in self._replica.chains():
@@ -217,10 +221,12 @@ class Replication:
         for one in items:
             try:
                 outcomes.append(await self._take(one, source))
-            except (ProtocolError, BusyError) as error:
+            except SwarmError as error:
                 outcomes.append(error)
-                if source is not None:
-                    self._blame(source, error)
+                if source is not None and self._blame(source, error):
+                    # Not a second's work more for somebody who is cut off.
+                    rest = len(items) - len(outcomes)
+                    return outcomes + [QuotaError("The peer is cut off.")] * rest
             await pace.rest()
         return outcomes
 
@@ -235,12 +241,16 @@ class Replication:
                 # The last wait: the replica takes only what has just been verified.
                 await self._verifier.verify(first.author, first.epoch, run.ticket)
             checked = self._replica.checked
-            if isinstance(one, Run):
-                change = self._replica.take(one, self._clock(), source)
-            else:
-                change = self._replica.convict(one, self._clock())
-        self._quota.checked(self._replica.checked - checked, self._now())
+            try:
+                if isinstance(one, Run):
+                    change = self._replica.take(one, self._clock(), source)
+                else:
+                    change = self._replica.convict(one, self._clock())
+            finally:
+                self._quota.checked(self._replica.checked - checked, self._now())
         self.note(change, source)
+        if ours and change:
+            self.own.grew()
         return change
 
     def note(self, change: Change, source: PeerId | None = None) -> None:
@@ -266,22 +276,27 @@ class Replication:
         for peer in to:
             self._hand(peer, name, change.first)
 
-    def _blame(self, peer: PeerId, error: SwarmError) -> None:
-        """Something of a peer was not taken, or not answered."""
-        if isinstance(error, GapError | ForkedError):
-            # What happens between honest peers.
-            return
+    def _blame(self, peer: PeerId, error: SwarmError) -> bool:
+        """Something of a peer was not taken, or not answered; whether it is cut off for that."""
+        if isinstance(error, GapError | ForkedError | BusyError | StoreError | MeshError):
+            # What happens between honest peers, or here.
+            return False
+        if error is self._blamed:
+            # What could not be taken ends an exchange, too.
+            return False
+        self._blamed = error
         self.refused[error.code] += 1
         now = self._now()
         if isinstance(error, _FAULTS) and self._quota.faulty(peer, now):
-            self._cut_off(peer, f"it passes on what is not valid: {error.code}")
+            why = "passes on what is not valid"
         elif self._quota.refused(peer, now):
-            self._cut_off(peer, f"it goes on with what is refused: {error.code}")
-
-    def _cut_off(self, peer: PeerId, why: str) -> None:
+            why = "goes on with what is refused"
+        else:
+            return False
         self.disconnected += 1
-        _log.warning("peer %s is cut off: %s", short_peer(peer), why)
-        self._mesh.disconnect(peer, why)
+        _log.warning("peer %s is cut off: it %s (%s)", short_peer(peer), why, error.code)
+        self._mesh.disconnect(peer, f"it {why}: {error.code}")
+        return True
 
     async def _answer(self, peer: PeerId, body: bytes) -> bytes:
         """A request of a peer."""
@@ -298,7 +313,7 @@ class Replication:
                 steps = self._responder.answer(peer, body, epoch_of(self._clock()))
                 reply = await self._drive(steps, peer)
             self._quota.costs(peer, len(reply), self._now())
-        except ProtocolError as error:
+        except SwarmError as error:
             self._blame(peer, error)
             raise
         return reply
@@ -331,10 +346,12 @@ class Replication:
             try:
                 with trio.fail_after(EXCHANGE_LIMIT_S):
                     report = await self._drive(steps, peer)
-            except (MeshError, ProtocolError, trio.TooSlowError) as error:
+            except trio.TooSlowError:
+                _log.info("an exchange with %s took too long", short_peer(peer))
+                return None
+            except SwarmError as error:
                 _log.info("no exchange with %s: %s", short_peer(peer), error)
-                if isinstance(error, ProtocolError):
-                    self._blame(peer, error)
+                self._blame(peer, error)
                 return None
         self.exchanges += 1
         self.last_exchange = self._clock()
@@ -427,7 +444,7 @@ class Replication:
                 await self._drive(give(self._replica, list(self._gifts(waiting))), peer)
                 if self._fresh.get(peer):
                     await trio.sleep(GIVE_PAUSE_S)
-        except (MeshError, ProtocolError) as error:
+        except SwarmError as error:
             # The next comparison finds what was missed.
             _log.info("nothing handed on to %s: %s", short_peer(peer), error)
         finally:

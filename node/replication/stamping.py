@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 import trio
 
 from protocol import limits
-from protocol.errors import AdmissionError, BusyError
+from protocol.errors import AdmissionError, BusyError, TicketError
 from protocol.ids import PeerId
 from swarm.ledger.admission import Certificates, Stamps
 
@@ -170,7 +170,7 @@ class Verifier:
     def _known(self, key: _Key) -> int | None:
         if key in self._bad:
             reason = self._bad[key] = self._bad.pop(key)
-            raise AdmissionError(reason)
+            raise TicketError(reason)
         if key in self._good:
             self._good[key] = self._good.pop(key)
         return self._good.get(key)

@@ -32,7 +32,7 @@ from typing import Final, Protocol
 from nacl.signing import SigningKey
 
 from protocol.digest import digest
-from protocol.errors import AdmissionError
+from protocol.errors import TicketError
 from protocol.ids import KEY_BYTES, PeerId
 
 STAMP_BITS: Final = 16
@@ -54,7 +54,7 @@ class Admission(Protocol):
         """How good a ticket is, from 0 to 2⁶³ − 1; higher is better, among authors of one epoch.
 
         Raises:
-            AdmissionError: it admits nobody, or somebody else, or at another time.
+            TicketError: it admits nobody, or somebody else, or at another time.
         """
         ...
 
@@ -79,7 +79,7 @@ class Stamps:
         self.expected = 1 << bits
 
     def check_form(self, author: PeerId, epoch: int, ticket: bytes) -> None:
-        """Raise AdmissionError where it takes no work to see that this is no stamp."""
+        """Raise TicketError where it takes no work to see that this is no stamp."""
         _check_form(author, epoch, ticket, STAMP_BYTES)
 
     def quality(self, author: PeerId, epoch: int, ticket: bytes) -> int:
@@ -87,7 +87,7 @@ class Stamps:
         self.check_form(author, epoch, ticket)
         value = self.attempt(author, epoch, ticket)
         if value >= self._bound:
-            raise AdmissionError("Its stamp is worth too little work.")
+            raise TicketError("Its stamp is worth too little work.")
         return (1 << _VALUE_BITS) - 1 - value
 
     def attempt(self, author: PeerId, epoch: int, ticket: bytes) -> int:
@@ -121,7 +121,7 @@ class Certificates:
         self._key = SigningKey(digest("admission-key", key))
 
     def check_form(self, author: PeerId, epoch: int, ticket: bytes) -> None:
-        """Raise AdmissionError where it takes no work to see that this is no certificate."""
+        """Raise TicketError where it takes no work to see that this is no certificate."""
         _check_form(author, epoch, ticket, CERTIFICATE_BYTES)
 
     def issue(self, author: PeerId, epoch: int) -> bytes:
@@ -134,7 +134,7 @@ class Certificates:
         # Of one message there are many valid signatures, but Ed25519 makes only one. If all were
         # taken, one member could replace an author's ticket at every node, again and again.
         if not compare_digest(ticket, self.issue(author, epoch)):
-            raise AdmissionError("Its certificate is not made with the key of this swarm.")
+            raise TicketError("Its certificate is not made with the key of this swarm.")
         return CERTIFIED
 
 
@@ -155,8 +155,8 @@ def rank(quality: int, author: PeerId, epoch: int) -> tuple[int, bytes]:
 
 def _check_form(author: PeerId, epoch: int, ticket: bytes, size: int) -> None:
     if len(ticket) != size:
-        raise AdmissionError(f"A ticket of this swarm has {size} bytes, not {len(ticket)}.")
+        raise TicketError(f"A ticket of this swarm has {size} bytes, not {len(ticket)}.")
     if len(author) != KEY_BYTES:
-        raise AdmissionError(f"An author has {KEY_BYTES} bytes, not {len(author)}.")
+        raise TicketError(f"An author has {KEY_BYTES} bytes, not {len(author)}.")
     if not 0 <= epoch < 1 << 64:
-        raise AdmissionError(f"There is no epoch {epoch}.")
+        raise TicketError(f"There is no epoch {epoch}.")

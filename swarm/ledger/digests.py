@@ -72,7 +72,7 @@ class Salt:
         forked = chain.forked_at is not None
         entries = len(chain.bodies)
         log = self._log.copy()
-        log.update(_LOG.pack(entries, 0 if chain.forked_at is None else chain.forked_at + 1))
+        log.update(_LOG.pack(entries, chain.forked_at or 0))
         log.update(chain.head)
         ticket = self._ticket.copy()
         ticket.update(chain.ticket)

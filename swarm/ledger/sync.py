@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from protocol import limits
 from protocol import sync as wire
 from protocol.codec import decode, encode
-from protocol.errors import AdmissionError, ForkedError, GapError, RefusedError
+from protocol.errors import GapError, RefusedError
 from protocol.ids import PeerId
 from protocol.ledger import Fork, Run, read_entry
 from protocol.sync import PROOF, Ask, Head, Piece
@@ -77,7 +77,8 @@ def exchange(
         nonce: 8 random bytes.
 
     Raises:
-        ProtocolError: the peer breaks the protocol, or has sent what nobody may take.
+        ProtocolError: the peer breaks the protocol. What it sends that is not taken is counted, no
+            more: whoever takes it knows what to make of that.
     """
     asker = _Asker(replica)
     root = yield from asker.ask(wire.Open(epoch, nonce), wire.Root)
@@ -189,10 +190,8 @@ class _Asker:
                     entry = read_entry(item.bodies[0])
                     self.gaps[entry.author, entry.epoch] = have
                     news = True
-                case GapError() | ForkedError() | AdmissionError() | RefusedError():
-                    self.report.refused += 1
                 case _:
-                    raise outcome
+                    self.report.refused += 1
         return news
 
     def give(self, gifts: Iterable[Gift]) -> Machine[None]:
@@ -238,8 +237,7 @@ class _Asker:
             name = place.author, place.epoch
             if name not in runs:
                 raise RefusedError("It misses the beginning of what it was not given.")
-            ticket = runs[name].ticket or not place.seq
-            again[name] = Gift(*name, place.seq, ticket)
+            again[name] = Gift(*name, place.seq, runs[name].ticket)
         return reply.refused < items
 
 
@@ -319,13 +317,11 @@ class _Difference:
             held = self._chain(name)
             asks += missing(self._salt.head(held) if held is not None else None, head)
         yield from self._asker.fetch(asks, self._want, wire.ASKS)
-        again = []
-        for at, (chain_name, have) in enumerate(self._asker.gaps.items()):
+        again: list[Ask] = []
+        for at, (chain, have) in enumerate(self._asker.gaps.items()):
             if at % SLICE == 0:
                 yield PAUSE
-            name = self._salt.id(chain_name)
-            if name in self._theirs:
-                again.append(Ask(name, have, True))
+            again.append(Ask(self._salt.id(chain), have, True))
         yield from self._asker.fetch(again, self._want, wire.ASKS)
 
     def _want(self, asks: Sequence[Ask]) -> wire.Request:

@@ -13,6 +13,7 @@ from node.mesh.base import PathChanged, PeerDown, PeerUp
 from node.replication.assembly import assemble
 from node.replication.service import Replication
 from protocol.envelope import KeySigner
+from protocol.errors import AdmissionError, TicketError
 from protocol.ids import PeerId
 from protocol.ledger import EPOCH_S, Profile
 from protocol.messages import Model
@@ -39,7 +40,10 @@ class Instantly:
 
     async def verify(self, author: PeerId, epoch: int, ticket: bytes) -> int:
         await trio.lowlevel.checkpoint()
-        quality = self._admission.quality(author, epoch, ticket)
+        try:
+            quality = self._admission.quality(author, epoch, ticket)
+        except AdmissionError as error:
+            raise TicketError(str(error)) from error
         self.verified.add((author, epoch, ticket))
         return quality
 

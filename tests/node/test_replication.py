@@ -13,7 +13,8 @@ from protocol import limits
 from protocol import sync as wire
 from protocol.codec import encode
 from protocol.errors import CallError, MeshError, UnreachableError
-from protocol.ledger import EPOCH_S, Hints, Run, Subject, Sum
+from protocol.ledger import EPOCH_S, Capability, Hints, Run, Subject, Sum
+from swarm.ledger.chain import Chain
 from swarm.ledger.replica import Replica
 from tests.fakes.ledger_database import FakeLedgerDatabase
 from tests.fakes.mesh import FakeNetwork
@@ -508,3 +509,31 @@ def hints_of(day: int) -> Hints:
     counts = (1, 1, 1, 1, 1)
     sums = (Sum("", 5, counts, counts, 1, 2),)
     return Hints(day, (day + 1 + limits.HINT_DAYS) * DAY_S, (Subject(peer, "ab", sums),))
+
+
+async def test_tickets_that_are_none_cut_off_at_once(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+) -> None:
+    """Each may take milliseconds to see: what follows the last that is forgiven is not looked at."""
+    honest, hostile = pair
+    runs = tuple(Author(f"author {at}", 1, epoch=EPOCH).run(ticket=bytes(10)) for at in range(40))
+    with suppress(UnreachableError):
+        await ask(hostile, honest, encode(wire.Give(runs, ())))
+    assert honest.replication.refused == {"ticket": limits.FAULTS}
+    assert honest.replication.disconnected == 1
+
+
+async def test_an_invalid_entry_that_is_asked_for_counts_once(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+) -> None:
+    """An author may sign nonsense. Whoever passes it on has not checked it."""
+    honest, hostile = pair
+    author = Author("author", 1, epoch=EPOCH)
+    author.say(Capability(b"\x02nonsense"))
+    chain = Chain(author.peer, EPOCH, ticket=author.ticket, quality=1)
+    chain.extend(author.bodies, None)
+    chain.signatures[1] = author.run().signature
+    hostile.replica._chains[author.peer, EPOCH] = chain
+    await honest.replication.exchange(hostile.peer)
+    assert honest.replication.refused == {"update": 1}
+    assert author.peer not in honest.states
