@@ -16,7 +16,7 @@ from node.replication.own import OwnLog, Tickets
 from node.replication.service import Replication
 from node.replication.stamping import Stamper, Verifier
 from protocol.envelope import Signer
-from protocol.errors import ProtocolError
+from protocol.errors import ProtocolError, TicketError
 from protocol.ids import PeerId, short_peer
 from protocol.ledger import epoch_of
 from protocol.presence import SKEW_S
@@ -114,7 +114,7 @@ async def assemble(
     """The parts, joined; what ``database`` has kept is taken back."""
     replica = Replica(swarm, verifier, signer.peer)
     database.expire(epoch_of(clock()) - 1)
-    await _restore(database, replica)
+    await _restore(database, replica, verifier)
     if database.own_mark(epoch_of(clock())) is UNKNOWN:
         # Somebody whose clock was ahead may have begun the next epoch already.
         await database.write_off(epoch_of(clock() + SKEW_S))
@@ -122,19 +122,23 @@ async def assemble(
     return Replication(mesh, replica, database, verifier, own, rng, clock)
 
 
-async def _restore(database: LedgerDatabase, replica: Replica) -> None:
+async def _restore(database: LedgerDatabase, replica: Replica, verifier: Verifier) -> None:
     """Take back what was held. What has been damaged since is given up: peers have it."""
     async for batch in database.load():
         for one in batch:
+            ticket, quality = one.ticket, one.quality
+            try:
+                if ticket:
+                    verifier.recheck(one.author, one.epoch, ticket)
+            except TicketError:
+                if one.author != replica.own:
+                    database.forget([(one.author, one.epoch)])
+                    continue
+                # One's own log counts without one, and is never given up.
+                ticket, quality = b"", -1
             try:
                 replica.restore(
-                    one.author,
-                    one.epoch,
-                    one.bodies,
-                    one.signatures,
-                    one.ticket,
-                    one.quality,
-                    one.fork,
+                    one.author, one.epoch, one.bodies, one.signatures, ticket, quality, one.fork
                 )
             except ProtocolError as error:
                 database.forget([(one.author, one.epoch)])

@@ -332,7 +332,6 @@ def read_only(data_dir: Path) -> Iterator[Kept]:
     """
     try:
         with closing(ledger_file.connect_to_read(data_dir / DATABASE)) as database:
-            database.execute("BEGIN")
             for _, one in ledger_rows.read(database):
                 yield one
     except (sqlite3.Error, OSError) as error:

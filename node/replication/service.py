@@ -50,7 +50,7 @@ from swarm.ledger.fingerprint import summary
 from swarm.ledger.parcel import Gift
 from swarm.ledger.replica import Change, Name, Replica
 from swarm.ledger.responder import Responder
-from swarm.ledger.state import State, state
+from swarm.ledger.state import State, reading
 from swarm.ledger.steps import Answer, Outcome, Pause, Request, Step, Take
 from swarm.ledger.sync import Report, exchange, give, recall
 from swarm.registry import origin
@@ -415,7 +415,7 @@ class Replication:
             own_entries=standing.entries,
             own_waits=standing.waits,
             ticket=standing.ticket,
-            root=(await _paced(summary(self._replica, epoch))).hex(),
+            root=(await _paced(summary(self._replica, epoch), Pace())).hex(),
             exchanges=self.exchanges,
             last_exchange_s=None if last is None else round(last, 3),
             joined=tuple(map(peer_text, self.join.peers)),
@@ -476,7 +476,9 @@ class Replication:
                 author = next(iter(self._unread))
                 del self._unread[author]
                 chain = self._replica.latest(author)
-                self.changed(author, None if chain is None else state(chain))
+                # It may change meanwhile, and is read again then.
+                found = None if chain is None else await _paced(reading(chain), pace)
+                self.changed(author, found)
                 await pace.rest()
             self._to_read = trio.Event()
             await self._to_read.wait()
@@ -509,9 +511,8 @@ class Pace:
             self._began = time.perf_counter()
 
 
-async def _paced(steps: Generator[Pause, object, T]) -> T:
+async def _paced(steps: Generator[Pause, object, T], pace: Pace) -> T:
     """What ``steps`` return, in slices."""
-    pace = Pace()
     while True:
         try:
             next(steps)

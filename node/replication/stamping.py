@@ -127,6 +127,11 @@ class Verifier:
             raise AdmissionError("Its ticket is not verified.")
         return found
 
+    def recheck(self, author: PeerId, epoch: int, ticket: bytes) -> None:
+        """Raise TicketError where a ticket that was verified in an earlier run admits nobody now,
+        as after a change of the swarm's key."""
+        self._admission.recheck(author, epoch, ticket)
+
     async def verify(self, author: PeerId, epoch: int, ticket: bytes) -> int:
         """The quality of a ticket; at once where it is known.
 

@@ -90,6 +90,10 @@ class Stamps:
             raise TicketError("Its stamp is worth too little work.")
         return (1 << _VALUE_BITS) - 1 - value
 
+    def recheck(self, author: PeerId, epoch: int, ticket: bytes) -> None:
+        """Raise TicketError where a ticket that was good once can be seen not to be, at once."""
+        self.check_form(author, epoch, ticket)
+
     def attempt(self, author: PeerId, epoch: int, ticket: bytes) -> int:
         """The hash of a ticket: a uniform number of 63 bits. Other threads run meanwhile."""
         salt = digest("stamp", self._swarm, author, epoch)
@@ -123,6 +127,10 @@ class Certificates:
     def check_form(self, author: PeerId, epoch: int, ticket: bytes) -> None:
         """Raise TicketError where it takes no work to see that this is no certificate."""
         _check_form(author, epoch, ticket, CERTIFICATE_BYTES)
+
+    def recheck(self, author: PeerId, epoch: int, ticket: bytes) -> None:
+        """Raise TicketError where a ticket that was good once is not with the key there is now."""
+        self.quality(author, epoch, ticket)
 
     def issue(self, author: PeerId, epoch: int) -> bytes:
         """The certificate of ``author``: there is one for each epoch."""

@@ -92,6 +92,11 @@ class Replica:
         """Its name."""
         return self._swarm
 
+    @property
+    def own(self) -> PeerId | None:
+        """This node."""
+        return self._own
+
     # --- what is held ---------------------------------------------------------------------------
 
     def chain(self, author: PeerId, epoch: int) -> Chain | None:

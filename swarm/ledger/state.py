@@ -6,7 +6,7 @@ so that a field that this version does not know is passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +26,8 @@ from protocol.ledger import (
 )
 from protocol.messages import Proof
 from swarm.ledger.chain import Chain
-from swarm.ledger.document import client_of, fold
+from swarm.ledger.document import client_of, folding
+from swarm.ledger.steps import PAUSE, Pause, finish
 
 _FIELDS: Final = {one.name: one for one in msgspec.structs.fields(Profile)}
 
@@ -54,16 +55,29 @@ class State:
 
 def state(chain: Chain) -> State:
     """The fold of a chain. What it says was checked when it was taken."""
-    return read(chain.author, chain.epoch, chain.bodies, chain.fork is not None)
+    return finish(reading(chain))
+
+
+def reading(chain: Chain) -> Generator[Pause, object, State]:
+    """The fold of a chain as it is now, with pauses in which it may change."""
+    bodies = tuple(chain.bodies)
+    return _read(chain.author, chain.epoch, bodies, chain.fork is not None)
 
 
 def read(author: PeerId, epoch: int, bodies: Sequence[bytes], forked: bool = False) -> State:
     """The fold of the entries of one author in one epoch."""
+    return finish(_read(author, epoch, bodies, forked))
+
+
+def _read(
+    author: PeerId, epoch: int, bodies: Sequence[bytes], forked: bool
+) -> Generator[Pause, object, State]:
     hints: dict[int, Hints] = {}
     evidence: list[Proof] = []
     changes: list[bytes] = []
     since = 0
     for body in bodies:
+        yield PAUSE
         entry = read_entry(body)
         since = since or entry.at
         match entry.content:
@@ -77,7 +91,7 @@ def read(author: PeerId, epoch: int, bodies: Sequence[bytes], forked: bool = Fal
                 hints[one.day] = one
             case Evidence(proof):
                 evidence.append(proof)
-    values = fold(changes, client_of(author, epoch))
+    values = yield from folding(changes, client_of(author, epoch))
     return State(values, profile_of(values), hints, tuple(evidence), since, forked)
 
 

@@ -16,15 +16,18 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar
 
 from protocol.errors import SwarmError
 from protocol.ledger import Fork, Run
-from swarm.ledger.replica import Change
+
+if TYPE_CHECKING:
+    # Which has its own use for pauses.
+    from swarm.ledger.replica import Change
 
 T = TypeVar("T")
 
-Outcome = Change | SwarmError
+Outcome: TypeAlias = "Change | SwarmError"
 """What taking a run or a proof has changed, or why it was not taken."""
 
 
@@ -53,6 +56,16 @@ class Take:
 
 
 Step = Request | Take | Literal[Pause.PAUSE]
-Answer = bytes | Sequence[Outcome] | None
+Answer: TypeAlias = "bytes | Sequence[Outcome] | None"
 Machine = Generator[Step, Answer, T]
 """Works towards a result of type ``T``."""
+
+
+def finish(steps: Generator[Pause, object, T]) -> T:
+    """What ``steps`` return, with no pause taken."""
+    try:
+        while True:
+            next(steps)
+    except StopIteration as end:
+        result: T = end.value
+        return result

@@ -10,6 +10,7 @@ hundredth of the time. They speak in lines:
 ``loaded N``              what it found of its own log
 ``own SEQ DIGEST``        this entry is said to be kept: now it may leave
 ``kept``                  something of others was handed over
+``written N``             so many entries of others are in the database
 ``dead``                  it has ended
 ========================= =====================================================================
 """
@@ -35,6 +36,8 @@ from tests.node.ledgers import OWN, Node, opened, resumed
 from tests.swarm.ledger.authors import EPOCH, NOW, Author
 
 OTHERS = 4
+OWN_WRITES = 5
+"""In one life: an epoch has room for some 300 entries."""
 POINTS = ("before the commit", "after the commit", "before the mark", "after the mark")
 
 
@@ -44,6 +47,11 @@ def others() -> list[Author]:
 
 def say(text: str) -> None:
     os.write(1, text.encode() + b"\n")
+
+
+def held_of_others(node: Node) -> int:
+    chains = node.replica.chains().items()
+    return sum(len(chain.bodies) for (author, _), chain in chains if author != OWN)
 
 
 async def write_own(node: Node, epoch: int, entries: int, accent: str) -> None:
@@ -67,18 +75,24 @@ async def live(data_dir: Path, number: int, epoch: int, known: list[Author]) -> 
         say(f"loaded {len(own.bodies) if own is not None else 0}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.database.run)
+            left = OWN_WRITES
             while True:
-                if rng.random() < 0.4:
+                draw = rng.random()
+                if draw < 0.4 and left:
+                    left -= 1
                     # What it says next is not what it said in its last life.
                     await write_own(node, epoch, rng.randint(1, 2), f"life {number}")
-                    continue
-                author = rng.choice(known)
-                chain = node.replica.chain(author.peer, EPOCH)
-                held = len(chain.bodies) if chain is not None else 0
-                if held < len(author.bodies):
-                    node.take(author.run(held, held + rng.randint(1, 5)), now=NOW)
-                say("kept")
-                await trio.sleep(0.0002 * rng.randint(0, 5))
+                elif draw < 0.5:
+                    await node.written()
+                    say(f"written {held_of_others(node)}")
+                else:
+                    author = rng.choice(known)
+                    chain = node.replica.chain(author.peer, EPOCH)
+                    held = len(chain.bodies) if chain is not None else 0
+                    if held < len(author.bodies):
+                        node.take(author.run(held, held + rng.randint(1, 5)), now=NOW)
+                    say("kept")
+                    await trio.sleep(0.0002 * rng.randint(0, 5))
 
 
 async def stop_at(data_dir: Path, point: str) -> None:

@@ -77,6 +77,8 @@ class Node:
     async def written(self) -> None:
         """All that was kept is on the disk now."""
         await self.database._write_all()
+        async with self.database._writing:
+            pass  # what another task took out to write
 
     def kept(self) -> dict[Name, Any]:
         """All that has to be on the disk."""

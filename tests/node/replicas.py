@@ -47,6 +47,12 @@ class Instantly:
         self.verified.add((author, epoch, ticket))
         return quality
 
+    def recheck(self, author: PeerId, epoch: int, ticket: bytes) -> None:
+        try:
+            self._admission.quality(author, epoch, ticket)
+        except AdmissionError as error:
+            raise TicketError(str(error)) from error
+
     def quality(self, author: PeerId, epoch: int, ticket: bytes) -> int:
         assert (author, epoch, ticket) in self.verified
         return self._admission.quality(author, epoch, ticket)

@@ -156,6 +156,13 @@ def ill(path: Path) -> None:
         database.execute("UPDATE chain SET author = x'00' WHERE id = 2")
 
 
+def no_words(path: Path) -> None:
+    """What SQLite says of it is no text."""
+    data = path.read_bytes()
+    assert data.count(b"NOT NULL,\n    author") == 1
+    path.write_bytes(data.replace(b"NOT NULL,\n    author", b"NOT \xc5\xc5LL,\n    author"))
+
+
 def index_of_others(path: Path) -> None:
     """The index has an author that the table has not: each chain could be there twice."""
     data = path.read_bytes()
@@ -196,6 +203,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "foreign": (foreign, "another program's"),
     "look-alike": (look_alike, "its tables are others"),
     "sneaky": (sneaky, "its tables are others"),
+    "no words": (no_words, "its tables are others"),
     "ill": (ill, "CHECK constraint failed"),
     "index": (index_of_others, "index"),
     "directory": (a_directory, "it is no file"),
@@ -474,6 +482,9 @@ async def test_a_chain_that_the_database_found_damaged_is_told(
     async with opened(data_dir) as node:
         assert node.refused == []
         assert (others()[4].peer, EPOCH) not in node.replica.chains()
+    async with opened(data_dir) as node:
+        assert len(node.replica.chains()) == len(truth()) - 1
+    # Said once, since it is not there any more.
     (record,) = caplog.records
     assert "was damaged on disk; peers have it" in record.getMessage()
 

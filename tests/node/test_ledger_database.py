@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from node.replication import database as database_module
-from node.replication import ledger_rows
+from node.replication import ledger_file, ledger_rows
 from node.replication.database import (
     BATCH_ENTRIES,
     LOAD_ENTRIES,
@@ -53,6 +53,17 @@ from tests.swarm.ledger.authors import (
 def data_dir() -> Iterator[Path]:
     with data_directory() as path:
         yield path
+
+
+@pytest.fixture
+def in_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No threads: virtual time would pass while they work."""
+
+    async def run_sync(work: Callable[[], Any], limiter: trio.CapacityLimiter | None = None) -> Any:
+        await trio.lowlevel.checkpoint()
+        return work()
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
 
 
 def own_log(entries: int = 0, epoch: int = EPOCH) -> Author:
@@ -224,6 +235,7 @@ async def test_each_swarm_has_its_own_chains(data_dir: Path) -> None:
         await node.write_own(bare(own_log(1)))
     async with opened(data_dir, "another") as node:
         assert node.replica.chains() == {}
+        assert node.refused == []
         assert node.database.own_mark(EPOCH) is None
     async with opened(data_dir) as node:
         assert set(node.replica.chains()) == {(author.peer, EPOCH), (OWN, EPOCH)}
@@ -386,7 +398,7 @@ async def settled(database: LedgerDatabase) -> None:
 
 
 async def test_changes_are_written_soon_and_together(
-    data_dir: Path, autojump_clock: MockClock, nursery: trio.Nursery
+    data_dir: Path, autojump_clock: MockClock, in_line: None, nursery: trio.Nursery
 ) -> None:
     commits = 0
 
@@ -433,9 +445,42 @@ async def test_what_is_left_is_written_at_the_end(data_dir: Path) -> None:
     assert on_disk(data_dir) == {(SWARM, author.peer, EPOCH): 5}
 
 
+async def test_what_fails_in_the_middle_leaves_nothing_half(data_dir: Path) -> None:
+    author = Author("one", 3)
+    write = ledger_rows.write
+
+    def fail(*args: Any) -> None:
+        write(*args)
+        raise sqlite3.OperationalError("interrupted")
+
+    async with opened(data_dir) as node:
+        node.take(author.run())
+        with patch.object(ledger_rows, "write", fail), pytest.raises(StoreError):
+            await node.written()
+        assert on_disk(data_dir) == {}
+        await node.written()
+        assert on_disk(data_dir) == {(SWARM, author.peer, EPOCH): 3}
+
+
+async def test_a_cancelled_task_loses_nothing_of_what_waited(data_dir: Path) -> None:
+    author = Author("one", 3)
+    released = threading.Event()
+    async with opened(data_dir) as node:
+        node.take(author.run())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.database._work, lambda: released.wait(60))
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(node.written)  # waits for the thread
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+            released.set()
+    assert on_disk(data_dir) == {(SWARM, author.peer, EPOCH): 3}
+
+
 async def test_a_failing_disk_is_tried_again_and_nothing_is_lost(
     data_dir: Path,
     autojump_clock: MockClock,
+    in_line: None,
     nursery: trio.Nursery,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -478,6 +523,7 @@ async def test_a_disk_that_fails_to_the_end_is_told(
 async def test_no_more_is_taken_than_can_be_written(
     data_dir: Path,
     autojump_clock: MockClock,
+    in_line: None,
     nursery: trio.Nursery,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -514,7 +560,7 @@ async def test_no_more_is_taken_than_can_be_written(
 
 
 async def test_old_epochs_go(
-    data_dir: Path, autojump_clock: MockClock, nursery: trio.Nursery
+    data_dir: Path, autojump_clock: MockClock, in_line: None, nursery: trio.Nursery
 ) -> None:
     old = [Author(f"{index}", 2, epoch=EPOCH - 1) for index in range(150)]
     new = Author("new", 2)
@@ -572,6 +618,22 @@ async def test_the_log_of_the_database_does_not_grow(data_dir: Path) -> None:
             largest = max(largest, (data_dir / f"{DATABASE}-wal").stat().st_size)
         assert node.replica.bytes > 2_500_000
     assert largest < 6_000_000
+
+
+async def test_what_one_large_transaction_took_is_given_back(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_file, "_WAL_BYTES", 100_000)
+    monkeypatch.setattr(database_module, "BATCH_BYTES", 1 << 30)
+    monkeypatch.setattr(database_module, "BATCH_ENTRIES", 1 << 30)
+    log = data_dir / f"{DATABASE}-wal"
+    async with opened(data_dir) as node:
+        node.take(*(Author(f"{index}", 22, value_bytes=3800).run() for index in range(60)))
+        await node.written()
+        assert log.stat().st_size > 5_000_000
+        node.take(Author("small", 1).run())
+        await node.written()
+        assert log.stat().st_size <= 100_000
 
 
 # --- the own log ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import trio
@@ -385,6 +386,25 @@ async def test_two_nodes_with_one_key_stop(autojump_clock: object) -> None:
             assert {node.replica.chain(peer, EPOCH).forked_at for node in (one, other)} == {0}
             await until(lambda: "Two nodes" in second.own.standing().waits)
             assert all(not state.forked for who, state in one.states.items() if who != peer)
+
+
+async def test_tickets_that_admit_nobody_any_more_are_not_believed_after_a_restart(
+    autojump_clock: object,
+) -> None:
+    """The key of the swarm was changed: what it admitted has to show a new ticket."""
+    network = FakeNetwork()
+    async with swarm_of(network, 1) as (other,):
+        async with running(network, "again", list(other.mesh.addresses())) as node:
+            node.own.describe(profile())
+            await until(lambda: node.replica.admitted(EPOCH) == 2)
+            disk, peer = node.disk, node.peer
+    for name, one in disk.kept.items():
+        disk.kept[name] = replace(one, ticket=bytes(10))
+    async with running(network, "again", disk=disk) as node:
+        assert node.replica.chains().keys() == {(peer, EPOCH)}
+        assert node.own.standing().entries == 1
+        assert node.replica.admitted(EPOCH) == 0
+        assert disk.kept.keys() == {(peer, EPOCH)}
 
 
 # --- hostile peers --------------------------------------------------------------------------------

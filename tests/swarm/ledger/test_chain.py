@@ -332,19 +332,22 @@ def test_a_chain_ends_where_its_author_forked(seq: int, runs: list[int]) -> None
     st.permutations([1, 2, 3, 4, 5, 6, 7]),
     st.lists(st.integers(1, 8), max_size=3),
     st.booleans(),
+    st.integers(0, 3),
     st.data(),
 )
 def test_a_chain_stays_sound_however_its_end_is_lowered(
-    places: list[int], ends: list[int], third: bool, data: st.DataObject
+    places: list[int], ends: list[int], third: bool, above: int, data: st.DataObject
 ) -> None:
-    """By a branch of what is held, or by two others."""
+    """By a branch of what is held, or by two others; they have left it there, or before."""
     author = Author("ann", 8)
     chain = grown(author, [*sorted(set(ends) - {8}), 8])
     for seq in places:
         if chain.forked_at is not None and seq >= chain.forked_at:
             continue
-        one = author.other(seq, data.draw(st.integers(1, 3)), "one")
-        other = author.other(seq, data.draw(st.integers(1, 3)), "other") if third else author
+        left = max(0, seq - above)
+        more = seq - left + 1
+        one = author.other(left, data.draw(st.integers(more, more + 2)), "one")
+        other = author.other(left, more, "other") if third else author
         chain.freeze(seq, fork(one.run(seq), other.run(seq)))
         assert (chain.forked_at, len(chain.bodies)) == (seq, seq)
         assert_sound(chain, author.bodies)
@@ -394,7 +397,9 @@ def test_a_chain_that_is_shorter_than_where_it_forked_stays() -> None:
 @pytest.mark.parametrize("known", [True, False])
 def test_a_branch_that_goes_on_answers_for_what_came_with_it(known: bool) -> None:
     author = Author("ann", 6)
-    one, other, third = (author.other(4, 2, accent) for accent in ("one", "other", "third"))
+    third = author.other(4, 2, "third")
+    # One of the two that are known follows what is held, or neither does.
+    one, other = author.other(4 if known else 3, 2, "one"), author.other(3, 2, "other")
     chain = grown(author, [2])
     chain.freeze(4, one.fork(other, 4))
     chain.extend(author.bodies[2:4], None)

@@ -153,6 +153,14 @@ def test_another_swarm_s_entries_are_refused() -> None:
     refused(Replica("elsewhere", FreeAdmission()), ann.run(), RefusedError, "of the swarm 'test'")
 
 
+@pytest.mark.parametrize("first", [0, 2])
+def test_nobody_is_frozen_by_what_somebody_else_has_signed(first: int) -> None:
+    ann = Author("ann", 4)
+    run = ann.other(2, 2).run(first)
+    for signature in (bytes(64), THIEF.seal(run.bodies[-1]).signature, ann.run().signature):
+        refused(replica(ann.run()), changed(run, signature=signature), BadSignatureError)
+
+
 @pytest.mark.parametrize("end", [1, 3])
 def test_a_signature_that_does_not_hold_is_refused(end: int) -> None:
     ann = Author("ann", 3)
@@ -590,6 +598,18 @@ def test_nothing_is_taken_from_where_an_author_forked() -> None:
     assert change == Change(ann.peer, EPOCH, 0, tuple(map(read_entry, ann.bodies[:3])))
     check(one)
     check_passed_on(one)
+
+
+def test_what_comes_before_a_fork_is_passed_on_whatever_the_proof_follows() -> None:
+    """It may be of two branches that nobody has seen the beginning of."""
+    ann = Author("ann", 6)
+    proof = ann.other(1, 5, "one").fork(ann.other(1, 5, "other"), 3)
+    for before in ([], [ann.run(0, 2)], [ann.run()]):
+        for after in ([ann.run()], [ann.run(0, 2), ann.run()]):
+            one = replica(*before, proof, *after)
+            assert chained(one, ann) == ann.bodies[:3]
+            check(one)
+            check_passed_on(one)
 
 
 @pytest.mark.parametrize("end", [1, 2, 3])

@@ -31,7 +31,8 @@ from protocol.proofs import equivocation
 from swarm.ledger import guard
 from swarm.ledger.document import Document, client_of
 from swarm.ledger.replica import Replica
-from swarm.ledger.state import State, profile_of, read, state, values_of
+from swarm.ledger.state import State, profile_of, read, reading, state, updates, values_of
+from swarm.ledger.steps import finish
 from tests.protocol.arbitrary import arbitrary
 from tests.swarm.ledger.authors import EPOCH, NOW, SWARM, Author, FreeAdmission, replica, signer
 
@@ -133,6 +134,32 @@ def test_the_state_is_the_fold_of_what_was_said(
         assert chain is not None
         assert state(chain).values == meant
     assert diary.state().values == meant == diary.document.values
+
+
+def test_its_author_can_write_on_from_its_updates() -> None:
+    diary = Diary(values_of(PROFILE))
+    diary.begin((hints(DAY),))
+    diary.set(label=encode("one"))
+    diary.say(Calibration(hints(DAY + 1)))
+    diary.set(label=encode("two"), note=b"x")
+    found = list(updates(diary.bodies))
+    assert len(found) == 3
+    again = Document.resumed(found, client_of(diary.peer, EPOCH))
+    assert again.values == diary.document.values == diary.state().values
+
+
+def test_a_log_that_grows_while_it_is_read_is_read_as_it_was() -> None:
+    diary = Diary(values_of(PROFILE))
+    diary.begin()
+    one = replica(diary.run())
+    chain = one.chain(diary.peer, EPOCH)
+    assert chain is not None
+    before, steps = state(chain), reading(chain)
+    next(steps)
+    diary.set(label=encode("yours"))
+    one.take(diary.run(), NOW)
+    assert finish(steps) == before
+    assert finish(reading(chain)) == state(chain) != before
 
 
 def test_a_log_without_its_beginning_is_not_read() -> None:

@@ -49,7 +49,7 @@ from tests.swarm.ledger.authors import (
 from tests.swarm.ledger.nodes import Node, Traffic, drive
 
 M = TypeVar("M", bound=wire.Reply)
-FUZZ = int(os.environ.get("SWARMD_FUZZ", "1000"))
+FUZZ = int(os.environ.get("SWARMD_FUZZ", "600"))
 """Messages in the fuzz."""
 NONCE = b"a nonce."
 
@@ -763,6 +763,24 @@ def test_what_is_not_taken_is_counted(fault: SwarmError) -> None:
     machine = exchange(one.replica, one.peer, other.peer, EPOCH, NONCE)
     report = drive(machine, lambda body: other.answer(one.peer, body), first_fails)
     assert (report.taken, report.refused) == (1, 1)
+
+
+def test_a_run_that_leaves_a_gap_is_asked_for_from_there_once() -> None:
+    one, other = pair([ANNA.run(0, 6)], [ANNA.run()])
+    wants: list[Ask] = []
+
+    def call(body: bytes) -> bytes:
+        request = decode(body, fuzz_sync.REQUEST)
+        if isinstance(request, wire.Want):
+            wants.extend(wire.unpack_asks(request.asks))
+        return other.answer(one.peer, body)
+
+    def take(_: Take) -> list[Outcome]:
+        return [GapError(2)]
+
+    report = drive(exchange(one.replica, one.peer, other.peer, EPOCH, NONCE), call, take)
+    assert [ask.first for ask in wants] == [6, 2]
+    assert (report.taken, report.refused) == (0, 0)
 
 
 def test_replies_without_news_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
