@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 QUESTION: Final = "What is 6 * 7?"
 _TRUTHS: Final = {QUESTION: "42"}
-_ANSWERS: Final = {"a": "42", "b": "41", "c": "40"}
+_ANSWERS: Final = {"b": "41", "c": "40"}
 POLL_S: Final = 0.02
 START_S: Final = 30.0
 """How long a daemon may take until it serves."""
@@ -183,7 +183,11 @@ class LabSwarm:
         """A node with a model of its own, not yet started."""
         made = self._make(host, "--backend=scripted", *self.join(bootstraps))
         # Different answers: there is something to judge. All judge by the same truth.
-        script = {"name": f"scripted:{host}", "default": _ANSWERS[host], "truths": _TRUTHS}
+        script = {
+            "name": f"scripted:{host}",
+            "default": _ANSWERS.get(host, "42"),
+            "truths": _TRUTHS,
+        }
         model = made.folder / "model.json"
         model.write_text(json.dumps(script))
         made.flags += (f"--model={model}",)

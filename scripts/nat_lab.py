@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 from lab_swarm import LabError, LabSwarm, wait_until
 from nat_cells import DIRECT, PATIENCE_S, Cell, Run, heard, matrix, run_cell, start_relays
 from nat_heal import SCENARIOS, Healed, heal
+from nat_partition import Parted, part
 from netlab import OBSERVERS, Kind, Lab, lab
 from netns import NetnsError
 
@@ -94,6 +95,18 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("scenario", nargs="?", choices=[*SCENARIOS, "all"], default="all")
     one.add_argument("--pair", type=Cell.parse, metavar="KIND/KIND", help="instead of its own")
     one.set_defaults(run=_heal)
+
+    one = commands.add_parser(
+        "partition", parents=[common, table], help="two of five members are cut off, and all write"
+    )
+    one.add_argument(
+        "--for",
+        type=_at_least(1.0),
+        metavar="S",
+        dest="apart",
+        help="seconds; otherwise until the last link across the partition is lost",
+    )
+    one.set_defaults(run=_partition)
 
     one = commands.add_parser("shell", parents=[common], help="leave it up until Ctrl-C")
     one.add_argument("a", type=Kind, metavar="KIND")
@@ -269,7 +282,52 @@ def heal_table(runs: Sequence[Healed]) -> str:
     return "\n".join(lines)
 
 
-def _write(options: argparse.Namespace, runs: Sequence[Run] | Sequence[Healed]) -> None:
+# --- partition ----------------------------------------------------------------------------------
+
+
+def _partition(built: Lab, options: argparse.Namespace) -> int:
+    runs: list[Parted] = []
+    try:
+        for number in range(options.repeat):
+            with LabSwarm(built, options.logs) as swarm:
+                parted = part(swarm, options.apart, _say)
+            runs.append(parted)
+            _say(f"{number + 1}/{options.repeat}: {parted_told(parted)}")
+    finally:
+        print(partition_table(runs))
+        _write(options, runs)
+    return int(any(parted.trouble for parted in runs))
+
+
+def parted_told(parted: Parted) -> str:
+    """A run in a few words."""
+    if parted.trouble:
+        return f"NOT as expected\n  {parted.trouble}"
+    return (
+        f"all hold the same {_seconds(parted.healed_s)} after the healing, "
+        f"{parted.exchanges} exchanges, {parted.rounds} at most of one"
+    )
+
+
+def partition_table(runs: Sequence[Parted]) -> str:
+    """A line for each run."""
+    lines = [
+        f"{'settled s':>9}{'apart s':>9}{'lost s':>8}{'written':>9}{'linked s':>10}{'healed s':>10}"
+        f"{'exchanges':>11}{'rounds':>8}{'entries':>9}  root"
+    ]
+    for one in runs:
+        times = (one.settled_s, one.apart_s, one.lost_s, one.linked_s, one.healed_s)
+        settled, apart, lost, linked, healed = (_quantile(_known([value]), 0.5) for value in times)
+        lines.append(
+            f"{settled:>9}{apart:>9}{lost:>8}{one.written:>9}{linked:>10}{healed:>10}"
+            f"{one.exchanges:>11}{one.rounds:>8}{one.entries:>9}  {one.root[:12] or '-'}"
+        )
+    return "\n".join(lines)
+
+
+def _write(
+    options: argparse.Namespace, runs: Sequence[Run] | Sequence[Healed] | Sequence[Parted]
+) -> None:
     if options.json is not None:
         result: dict[str, Any] = {
             "rtt_ms": options.delay,

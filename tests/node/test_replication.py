@@ -393,11 +393,13 @@ async def test_tickets_that_admit_nobody_any_more_are_not_believed_after_a_resta
 ) -> None:
     """The key of the swarm was changed: what it admitted has to show a new ticket."""
     network = FakeNetwork()
-    async with swarm_of(network, 1) as (other,):
-        async with running(network, "again", list(other.mesh.addresses())) as node:
-            node.own.describe(profile())
-            await until(lambda: node.replica.admitted(EPOCH) == 2)
-            disk, peer = node.disk, node.peer
+    async with (
+        swarm_of(network, 1) as (other,),
+        running(network, "again", list(other.mesh.addresses())) as node,
+    ):
+        node.own.describe(profile())
+        await until(lambda: node.replica.admitted(EPOCH) == 2)
+        disk, peer = node.disk, node.peer
     for name, one in disk.kept.items():
         disk.kept[name] = replace(one, ticket=bytes(10))
     async with running(network, "again", disk=disk) as node:
@@ -534,7 +536,7 @@ def hints_of(day: int) -> Hints:
 async def test_tickets_that_are_none_cut_off_at_once(
     autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
 ) -> None:
-    """Each may take milliseconds to see: what follows the last that is forgiven is not looked at."""
+    """Each may take milliseconds to see: what follows the last one forgiven is not looked at."""
     honest, hostile = pair
     runs = tuple(Author(f"author {at}", 1, epoch=EPOCH).run(ticket=bytes(10)) for at in range(40))
     with suppress(UnreachableError):
