@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.metadata
 import json
 import logging
@@ -145,6 +146,10 @@ async def _serve(
     from swarm.examiner import TRAFFIC
     from swarm.registry import Registry
 
+    # What is loaded by now stays. To look through it for garbage, again and again, would keep
+    # everything else waiting: for 60 ms without torch, and longer with it.
+    gc.collect()
+    gc.freeze()
     info = backend.describe()
     signer = KeySigner(identity.seed)
     model = _model(info)

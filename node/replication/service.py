@@ -62,7 +62,7 @@ METHOD: Final = "ledger"
 SYNC_EVERY_S: Final = 10.0
 """Between two exchanges, half as much more or less."""
 CALL_LIMIT_S: Final = 10.0
-EXCHANGE_LIMIT_S: Final = 120.0
+EXCHANGE_LIMIT_S: Final = 60.0
 FANOUT: Final = 3
 """Peers to whom what others say is handed on; what one says oneself goes to everyone."""
 JOINED: Final = 2
@@ -197,10 +197,14 @@ class Replication:
         except SwarmError as error:
             _log.info("%s does not tell this node's log: %s", short_peer(peer), error)
         self.own.answered(peer)
-        for name in self._replica.chains():
-            if name[0] == own:
-                self._hand(peer, name, 0)
+        self._introduce(peer)
         await self._join(peer)
+
+    def _introduce(self, peer: PeerId) -> None:
+        """Tell ``peer`` all that this node says."""
+        for name in self._replica.chains():
+            if name[0] == self._mesh.peer_id:
+                self._hand(peer, name, 0)
 
     # --- what comes from outside ----------------------------------------------------------------
 
@@ -286,6 +290,9 @@ class Replication:
             return False
         self._blamed = error
         self.refused[error.code] += 1
+        if peer not in self._origins:
+            # It is cut off, or gone, and had more under way.
+            return True
         now = self._now()
         if isinstance(error, _FAULTS) and self._quota.faulty(peer, now):
             why = "passes on what is not valid"
@@ -293,6 +300,7 @@ class Replication:
             why = "goes on with what is refused"
         else:
             return False
+        del self._origins[peer]
         self.disconnected += 1
         _log.warning("peer %s is cut off: it %s (%s)", short_peer(peer), why, error.code)
         self._mesh.disconnect(peer, f"it {why}: {error.code}")
@@ -326,8 +334,14 @@ class Replication:
             await trio.sleep(SYNC_EVERY_S * self._rng.uniform(0.5, 1.5))
             self.expire()
             peers = self._peers()
-            if peers:
-                await self.exchange(self._rng.choice(peers))
+            if not peers:
+                continue
+            peer = self._rng.choice(peers)
+            chain = self._replica.latest(self._mesh.peer_id)
+            if chain is not None and not chain.admitted:
+                # It takes no part in exchanges, and what is handed over may be lost.
+                self._introduce(peer)
+            await self.exchange(peer)
 
     async def exchange(self, peer: PeerId) -> Report | None:
         """Compare all logs with ``peer``, and take and give what is missing.
@@ -431,24 +445,26 @@ class Replication:
         """Give ``peer`` a chain from entry ``first`` on, soon."""
         if peer not in self._origins or self._nursery is None:
             return
-        idle = peer not in self._fresh
-        waiting = self._fresh.setdefault(peer, {})
+        waiting = self._fresh.get(peer)
+        if waiting is None:
+            waiting = self._fresh[peer] = {}
+            self._nursery.start_soon(self._give, peer, waiting)
         waiting[name] = min(first, waiting.get(name, first))
-        if idle:
-            self._nursery.start_soon(self._give, peer)
 
-    async def _give(self, peer: PeerId) -> None:
+    async def _give(self, peer: PeerId, waiting: dict[Name, int]) -> None:
         """Give ``peer`` what waits for it, until nothing does."""
         try:
-            while waiting := self._fresh.get(peer):
+            while waiting:
                 await self._drive(give(self._replica, list(self._gifts(waiting))), peer)
-                if self._fresh.get(peer):
+                if waiting:
                     await trio.sleep(GIVE_PAUSE_S)
         except SwarmError as error:
             # The next comparison finds what was missed.
             _log.info("nothing handed on to %s: %s", short_peer(peer), error)
         finally:
-            self._fresh.pop(peer, None)
+            # The peer may have gone meanwhile, and come again.
+            if self._fresh.get(peer) is waiting:
+                del self._fresh[peer]
 
     def _gifts(self, waiting: dict[Name, int]) -> Iterator[Gift]:
         """Some of what waits, which it does no longer."""

@@ -441,6 +441,24 @@ async def test_garbage_is_refused_and_cut_off(
     assert honest.root() == before
 
 
+async def test_who_has_many_requests_under_way_is_cut_off_once(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+) -> None:
+    honest, hostile = pair
+
+    async def babble() -> None:
+        with suppress(MeshError):
+            await ask(hostile, honest, b"\xc1garbage")
+
+    for cut_off in (1, 2):
+        async with trio.open_nursery() as nursery:
+            for _ in range(limits.CALLS_SERVED):
+                nursery.start_soon(babble)
+        await until(lambda: hostile.peer not in {link.peer for link in honest.mesh.links()})
+        assert honest.replication.disconnected == cut_off
+        await until(lambda: hostile.peer in {link.peer for link in honest.mesh.links()})
+
+
 async def test_bad_signatures_cut_off(
     autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
 ) -> None:

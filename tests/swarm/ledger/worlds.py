@@ -211,7 +211,8 @@ def _fork(draw: st.DrawFn, world: World) -> Said | None:
     seqs = [seq for seq in seqs if one.bodies[seq : seq + 1] not in ([], [bodies[seq]])]
     if not seqs or one.epoch != epoch:
         return None
-    seq = draw(st.sampled_from(seqs))
+    # At the last, the two have long parted: the proof follows nothing that is held.
+    seq = draw(st.sampled_from([seqs[0], seqs[-1]]))
     runs = [
         _replaced(said.what, ticket=b"")
         if isinstance(said, Said)
