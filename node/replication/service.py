@@ -311,7 +311,7 @@ class Replication:
         now = self._now()
         try:
             request = decode(body, _REQUEST, limits.SYNC_BYTES)
-            if isinstance(request, wire.Open):
+            if self._responder.takes_table(peer, request):
                 self._quota.opens(peer, now)
             if isinstance(request, wire.Give):
                 entries = sum(len(one.bodies) for one in request.runs) + 2 * len(request.forks)

@@ -46,6 +46,16 @@ class Responder:
         self._tables: OrderedDict[PeerId, tuple[_About, Table]] = OrderedDict()
         self.tabulated = 0
 
+    def takes_table(self, peer: PeerId, request: wire.AnyRequest) -> bool:
+        """Whether all logs have to be hashed for ``request``, as they are when an exchange begins."""
+        match request:
+            case wire.Open():
+                return True
+            case wire.Give() | wire.Log():
+                return False
+        known = self._tables.get(peer)
+        return known is None or known[0] != (request.epoch, request.nonce)
+
     def answer(self, peer: PeerId, body: bytes, epoch: int) -> Machine[bytes]:
         """The reply to a request of ``peer``.
 

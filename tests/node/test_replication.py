@@ -497,19 +497,31 @@ async def test_who_gives_too_fast_is_refused_then_cut_off(
     assert honest.replication.disconnected == 1
 
 
+@pytest.mark.parametrize(
+    "request_of",
+    [
+        lambda nonce: wire.Open(EPOCH, nonce),
+        lambda nonce: wire.Buckets(EPOCH, nonce, 64),
+        lambda nonce: wire.Heads(EPOCH, nonce, 1, b"\x01"),
+        lambda nonce: wire.Want(EPOCH, nonce, bytes(wire.ASK_BYTES)),
+    ],
+)
 async def test_exchanges_begun_too_often_are_refused(
-    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+    autojump_clock: object,
+    pair: tuple[ReplicaNode, ReplicaNode],
+    request_of: Callable[[bytes], wire.Request],
 ) -> None:
+    """However one is begun: each hashes all logs."""
     honest, hostile = pair
     begun = 0
     with suppress(CallError):
         while begun < 100:
-            await ask(hostile, honest, encode(wire.Open(EPOCH, begun.to_bytes(8, "big"))))
+            await ask(hostile, honest, encode(request_of(begun.to_bytes(8, "big"))))
             begun += 1
     assert 0 < begun < 20
     assert honest.replication.refused == {"quota": 1}
     await trio.sleep(60)
-    await ask(hostile, honest, encode(wire.Open(EPOCH, bytes(8))))
+    await ask(hostile, honest, encode(request_of(bytes(8))))
 
 
 async def test_a_stranger_s_log_without_a_ticket_is_not_taken(
