@@ -47,7 +47,7 @@ class Responder:
         self.tabulated = 0
 
     def takes_table(self, peer: PeerId, request: wire.AnyRequest) -> bool:
-        """Whether all logs have to be hashed for ``request``, as they are when an exchange begins."""
+        """Whether all logs have to be hashed for ``request``, as when an exchange begins."""
         match request:
             case wire.Open():
                 return True
