@@ -81,6 +81,12 @@ class RefusedError(ProtocolError):
     code = "refused"
 
 
+class ClockError(RefusedError):
+    """A message is of another time than now."""
+
+    code = "clock"
+
+
 class ProofError(ProtocolError):
     """This proof does not convict its signer."""
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import bench_crowd
 import bench_mesh
+import bench_state
 import numpy as np
 import trio
 
@@ -54,6 +55,9 @@ def main() -> int:
     crowd.set_defaults(run=bench_crowd.run)
     bench_mesh.add_options(
         commands.add_parser("mesh", help="round trips a second, beside raw TCP and two rivals")
+    )
+    bench_state.add_options(
+        commands.add_parser("state", help="what the replication of logs costs, and may cost")
     )
     options = parser.parse_args()
     try:

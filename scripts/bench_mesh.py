@@ -129,13 +129,19 @@ class Process:
 
     def order(self, case: Case, seconds: float) -> dict[str, Any]:
         """Have a client carry out a slice."""
+        order = {"size": case.size, "beside_bulk": case.beside_bulk, "seconds": seconds}
+        return self.ask(json.dumps(order), seconds + ORDER_S)
+
+    def ask(self, line: str, limit_s: float) -> dict[str, Any]:
+        """What it answers to a line, in JSON.
+
+        Raises:
+            ContenderError: as :meth:`line`.
+        """
         assert self._process.stdin is not None
-        self._process.stdin.write(
-            json.dumps({"size": case.size, "beside_bulk": case.beside_bulk, "seconds": seconds})
-            + "\n"
-        )
+        self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        result: dict[str, Any] = json.loads(self.line(seconds + ORDER_S))
+        result: dict[str, Any] = json.loads(self.line(limit_s))
         return result
 
     def stop(self) -> None:

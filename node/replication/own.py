@@ -168,7 +168,8 @@ class OwnLog:
 
     def answered(self, peer: PeerId) -> None:
         """A peer has said what it holds of this node's log, and it has been taken."""
-        self._answered.add(peer)
+        if len(self._answered) < ANSWERS:
+            self._answered.add(peer)
         self._wanted.set()
 
     def grew(self) -> None:
@@ -209,12 +210,15 @@ class OwnLog:
                 f"node, so it is silent until the next epoch, in {_days_left(self._clock()):.1f} "
                 "days."
             )
+        if self._ahead() > 0:
+            return "The clock was ahead when the log was written last; that time is yet to come."
         if self._cleared:
             return ""
         linked = {link.peer for link in self._mesh.links()} - {self._signer.peer}
         if not linked:
             return "No peer is linked."
-        if len(self._answered & linked) < min(ANSWERS, len(linked)):
+        # Those that have left have answered, too: else who comes and goes could keep it waiting.
+        if len(self._answered) < ANSWERS and not linked <= self._answered:
             return "Peers are being asked for the own log."
         return ""
 
@@ -228,6 +232,15 @@ class OwnLog:
             return True
         return entry_digest(chain.bodies[mark.entries - 1]) != mark.head
 
+    def _ahead(self) -> float:
+        """For how many seconds the last entry is still of the future: one that follows may not be
+        older, and nobody takes it before."""
+        now = self._clock()
+        chain = self._replica.chain(self._signer.peer, epoch_of(now))
+        if chain is None or not chain.bodies:
+            return 0.0
+        return read_entry(chain.bodies[-1]).at - now
+
     # --- writing --------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -239,9 +252,11 @@ class OwnLog:
                 pause = HINT_DAY_S - self._clock() % HINT_DAY_S
                 try:
                     await self._write()
-                except StoreError as error:
+                except (StoreError, ProtocolError) as error:
                     _log.error("the own log cannot be written: %s", error.user_text())
                     pause = RETRY_S
+                if (ahead := self._ahead()) > 0:
+                    pause = min(ahead, RETRY_S)
                 # Hints grow old, days have their number of changes, and epochs begin with a day.
                 with trio.move_on_after(pause):
                     await self._wanted.wait()
@@ -249,15 +264,17 @@ class OwnLog:
                 self._wanted = trio.Event()
 
     async def _write(self) -> None:
-        if self._waits():
-            return
-        self._cleared = True
         async with self.writing:
+            if self._waits():
+                return
+            self._cleared = True
             now = int(self._clock())
             own = self._signer.peer
             chain = self._replica.chain(own, epoch_of(now)) or Chain(own, epoch_of(now))
             bodies = list(self._bodies(chain, now))
             if not bodies:
+                # An earlier run may have begun it, and not have got its ticket.
+                self._begun.set()
                 return
             rules = chain.rules()
             for body in bodies:

@@ -28,8 +28,10 @@ from protocol import limits, methods
 from protocol import sync as wire
 from protocol.codec import decode
 from protocol.errors import (
+    AdmissionError,
     BadSignatureError,
     BusyError,
+    ClockError,
     DecodeError,
     ForkedError,
     ForkError,
@@ -69,12 +71,16 @@ JOINED: Final = 2
 """Peers of different networks with whom a node compares all it holds when it has joined."""
 SLICE_S: Final = 0.002
 """Work between two looks at what else there is to do."""
+READ_PAUSE_S: Final = 3 * SLICE_S
+"""Between two slices of reading: where there is much, it is taken and kept first."""
 ANSWERS_AT_ONCE: Final = 4
 """Requests that are worked on together, of all peers."""
 GIVEN_AT_ONCE: Final = 64
 """Chains of which something is handed on together."""
-GIVE_PAUSE_S: Final = 2 * GIVEN_AT_ONCE / limits.ENTRIES_PER_S
-"""Until the next: half as fast as a peer may be given to, where each has one new entry."""
+GIVE_PAUSE_S: Final = 2 / limits.ENTRIES_PER_S
+"""After each entry handed on: half as fast as a peer may be given to, however fast they come."""
+GIVE_AGAIN_S: Final = 10.0
+"""After something could not be handed on."""
 
 _REQUEST: Final = cast("type[wire.AnyRequest]", wire.AnyRequest)
 _FAULTS: Final = (
@@ -186,6 +192,9 @@ class Replication:
         if self._replica.dismiss(peer):
             self._read_later(peer)
 
+    def _is_linked(self, peer: PeerId) -> bool:
+        return any(link.peer == peer for link in self._mesh.links())
+
     def _peers(self) -> list[PeerId]:
         return sorted(self._origins)
 
@@ -244,6 +253,9 @@ class Replication:
             if run.ticket and (chain is None or chain.ticket != run.ticket):
                 # The last wait: the replica takes only what has just been verified.
                 await self._verifier.verify(first.author, first.epoch, run.ticket)
+            if source == first.author and not self._is_linked(source):
+                # It went meanwhile: without a ticket nothing would end what is held of it.
+                source = None
             checked = self._replica.checked
             try:
                 if isinstance(one, Run):
@@ -290,6 +302,9 @@ class Replication:
             return False
         self._blamed = error
         self.refused[error.code] += 1
+        if isinstance(error, ClockError) or type(error) is AdmissionError:
+            # Honest peers' clocks differ, and who has room has other authors.
+            return False
         if peer not in self._origins:
             # It is cut off, or gone, and had more under way.
             return True
@@ -454,15 +469,19 @@ class Replication:
     async def _give(self, peer: PeerId, waiting: dict[Name, int]) -> None:
         """Give ``peer`` what waits for it, until nothing does."""
         try:
-            while waiting:
-                await self._drive(give(self._replica, list(self._gifts(waiting))), peer)
-                if waiting:
-                    await trio.sleep(GIVE_PAUSE_S)
-        except SwarmError as error:
-            # The next comparison finds what was missed.
-            _log.info("nothing handed on to %s: %s", short_peer(peer), error)
-        finally:
             # The peer may have gone meanwhile, and come again.
+            while waiting and self._fresh.get(peer) is waiting:
+                try:
+                    report = await self._drive(
+                        give(self._replica, list(self._gifts(waiting))), peer
+                    )
+                    pause = report.given * GIVE_PAUSE_S
+                except SwarmError as error:
+                    # The next comparison finds what was missed.
+                    _log.info("nothing handed on to %s: %s", short_peer(peer), error)
+                    pause = GIVE_AGAIN_S
+                await trio.sleep(pause)
+        finally:
             if self._fresh.get(peer) is waiting:
                 del self._fresh[peer]
 
@@ -487,7 +506,7 @@ class Replication:
     async def _read(self) -> None:
         """Tell what holds of authors, once something has changed."""
         while True:
-            pace = Pace()
+            pace = Pace(READ_PAUSE_S)
             while self._unread:
                 author = next(iter(self._unread))
                 del self._unread[author]
@@ -515,15 +534,20 @@ class Replication:
 
 
 class Pace:
-    """Lets others have their turn once a slice of time is used up."""
+    """Lets others have their turn once a slice of time is used up.
 
-    def __init__(self) -> None:
+    Args:
+        pause_s: seconds before the next slice.
+    """
+
+    def __init__(self, pause_s: float = 0.0) -> None:
+        self._pause_s = pause_s
         self._began = time.perf_counter()
 
     async def rest(self) -> None:
         """Go on at once, or after others have had their turn."""
         if time.perf_counter() - self._began >= SLICE_S:
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(self._pause_s)
             self._began = time.perf_counter()
 
 

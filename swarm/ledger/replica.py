@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import msgspec
 
 from protocol import limits
-from protocol.errors import AdmissionError, ForkedError, GapError, RefusedError
+from protocol.errors import AdmissionError, ClockError, ForkedError, GapError, RefusedError
 from protocol.ids import PeerId
 from protocol.ledger import (
     Entry,
@@ -285,9 +285,9 @@ class Replica:
 
     def _check_time(self, epoch: int, at: int, now: float) -> None:
         if epoch < epoch_of(now) - 1:
-            raise RefusedError("It is of an epoch that is over.")
+            raise ClockError("It is of an epoch that is over.")
         if at > now + SKEW_S:
-            raise RefusedError(f"It was signed {at - now:.0f} s from now; see to the clocks.")
+            raise ClockError(f"It was signed {at - now:.0f} s from now; see to the clocks.")
 
     def _quality(
         self,

@@ -13,7 +13,7 @@ from typing import Final, cast
 from protocol import limits
 from protocol import sync as wire
 from protocol.codec import decode, encode
-from protocol.errors import GapError, RefusedError
+from protocol.errors import ClockError, GapError, RefusedError
 from protocol.ids import PeerId
 from protocol.ledger import Fork, Place, Run, read_entry
 from protocol.sync import Ask, Piece
@@ -77,7 +77,7 @@ class Responder:
             case wire.Log(author, pieces):
                 return (yield from self._log(peer, author, pieces))
         if abs(request.epoch - epoch) > 1:
-            raise RefusedError(f"It is epoch {epoch} here; see to the clocks.")
+            raise ClockError(f"It is epoch {epoch} here; see to the clocks.")
         _check_form(request)
         table = yield from self._table(peer, request)
         match request:

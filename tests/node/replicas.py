@@ -100,7 +100,8 @@ class ReplicaNode:
 
     def _changed(self, author: PeerId, state: State | None) -> None:
         if state is None:
-            del self.states[author]
+            # It may have come and gone before it was read.
+            self.states.pop(author, None)
         else:
             self.states[author] = state
 

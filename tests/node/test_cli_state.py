@@ -426,9 +426,9 @@ def test_rules_and_tickets_are_checked_and_not_only_signatures(
     for number, (author, ticket, code) in enumerate(
         (
             (broken, certified(broken), "update"),
-            (BOB, certified(AMY), "admission"),
-            (BOB, Certificates(SWARM, b"x" * 32).issue(BOB.peer, EPOCH), "admission"),
-            (BOB, stamped(BOB), "admission"),
+            (BOB, certified(AMY), "ticket"),
+            (BOB, Certificates(SWARM, b"x" * 32).issue(BOB.peer, EPOCH), "ticket"),
+            (BOB, stamped(BOB), "ticket"),
         )
     ):
         directory = tmp_path / str(number)
@@ -511,7 +511,7 @@ def test_all_that_does_not_hold_is_named(tmp_path: Path, key_file: str) -> None:
     found = {(one["peer"], one["epoch"]): one["code"] for one in report["problems"]}
     assert found == {
         (peer_text(AMY.peer), EPOCH): "bad-signature",
-        (peer_text(BOB.peer), EPOCH): "admission",
+        (peer_text(BOB.peer), EPOCH): "ticket",
         (peer_text(AMY.peer), EPOCH - 1): "gap",
     }
     assert report["logs"] == 2

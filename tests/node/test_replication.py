@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
 
+import msgspec
 import pytest
 import trio
 
 from node.replication import service
+from node.replication.quota import REFUSALS
 from protocol import limits
 from protocol import sync as wire
 from protocol.codec import encode
@@ -17,6 +19,8 @@ from protocol.errors import CallError, MeshError, UnreachableError
 from protocol.ledger import EPOCH_S, Capability, Hints, Run, Subject, Sum
 from swarm.ledger.chain import Chain
 from swarm.ledger.replica import Replica
+from swarm.ledger.state import read
+from swarm.ledger.sync import recall
 from tests.fakes.ledger_database import FakeLedgerDatabase
 from tests.fakes.mesh import FakeNetwork
 from tests.node.replicas import ReplicaNode, profile, running, swarm_of, unix_time
@@ -84,6 +88,26 @@ async def test_a_ticket_admits_later(autojump_clock: object) -> None:
         assert nodes[0].replica.guests == 0
         assert nodes[0].own.standing().ticket == "free"
         assert agree(nodes)
+
+
+async def test_a_log_that_changes_while_it_is_read_is_read_again(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "SLICE_S", 0.0)
+    monkeypatch.setattr(service, "READ_PAUSE_S", 1.0)
+    ann = Author("ann", 6)
+    async with swarm_of(FakeNetwork(), 1) as (node,):
+        told: list[dict[str, bytes]] = []
+        node.replication.changed = lambda peer, state: told.append(dict(state.values))
+        await node.replication.take([ann.run(0, 3)], (), None)
+        # Less than it takes to read three entries, with a second after each.
+        await trio.sleep(2.5)
+        assert not told
+        await node.replication.take([ann.run(3)], (), None)
+        await until(lambda: len(told) == 2)
+        assert told == [read(ann.peer, EPOCH, ann.bodies[:end]).values for end in (3, 6)]
+        await trio.sleep(60.0)
+        assert len(told) == 2
 
 
 async def test_changes_follow_in_one_log(autojump_clock: object) -> None:
@@ -213,6 +237,84 @@ async def test_a_node_alone_says_nothing(autojump_clock: object) -> None:
         assert node.replica.entries == 0
         assert node.disk.marks == {}
         assert node.own.standing().waits == "No peer is linked."
+
+
+async def test_a_clock_that_was_ahead_is_waited_for(autojump_clock: object) -> None:
+    """What follows an entry is not older, and nobody takes what is of the future."""
+    async with swarm_of(FakeNetwork(), 2) as (one, other):
+        await until(lambda: know_each_other([one, other]))
+        one.own._clock = one.replication._clock = lambda: unix_time() + 600
+        one.own.label("ahead")
+        await until(lambda: one.own.standing().entries == 2)
+        one.own._clock = one.replication._clock = unix_time
+        one.own.label("back")
+        await trio.sleep(400)
+        assert one.own.standing().entries == 2
+        assert "clock was ahead" in one.own.standing().waits
+        await until(lambda: other.states[one.peer].profile.label == "back")
+        assert one.own.standing().waits == ""
+
+
+async def test_what_others_would_refuse_is_not_written_and_ends_nothing(
+    autojump_clock: object,
+) -> None:
+    async with swarm_of(FakeNetwork(), 2) as (one, other):
+        await until(lambda: know_each_other([one, other]))
+        day = int(unix_time()) // DAY_S
+        one.own.tell(too_long(hints_of(day)))
+        await trio.sleep(5)
+        assert one.own.standing().entries == len(one.disk.kept[one.peer, EPOCH].bodies) == 1
+        one.own.tell(hints_of(day))
+        await until(lambda: day in other.states[one.peer].hints)
+
+
+async def test_a_ticket_that_was_not_ready_before_a_restart_is_made_after_it(
+    autojump_clock: object,
+) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 1) as (other,):
+        addresses = list(other.mesh.addresses())
+        async with running(network, "again", addresses, ticket_after_s=60.0) as node:
+            disk = node.disk
+            node.own.describe(profile())
+            await until(lambda: node.peer in other.states)
+        async with running(network, "again", addresses, disk, ticket_after_s=60.0) as node:
+            node.own.describe(profile())
+            await until(lambda: node.peer in other.states)
+            assert not other.replica.chain(node.peer, EPOCH).admitted
+            await until(lambda: other.replica.chain(node.peer, EPOCH).admitted)
+            assert len(node.replica.chain(node.peer, EPOCH).bodies) == 1
+
+
+async def test_strangers_that_come_and_go_do_not_keep_a_log_waiting(
+    autojump_clock: object,
+) -> None:
+    """They never tell what they hold, and one of them is always there."""
+    network = FakeNetwork()
+
+    async def never(peer: object, body: bytes) -> bytes:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def strangers(name: str, addresses: list[str]) -> None:
+        for at in range(100):
+            async with running(network, f"{name} {at}", addresses) as stranger:
+                stranger.mesh.answer("ledger", never)
+                await trio.sleep(8)
+
+    async with swarm_of(network, 2) as (_, victim), trio.open_nursery() as nursery:
+        addresses = list(victim.mesh.addresses())
+        await until(lambda: victim.own.standing().entries == 1)
+        # As after a start.
+        victim.own._cleared = False
+        victim.own._answered.clear()
+        nursery.start_soon(strangers, "one", addresses)
+        await trio.sleep(4)
+        nursery.start_soon(strangers, "two", addresses)
+        await trio.sleep(1)
+        victim.own.label("called")
+        await until(lambda: victim.own.standing().entries == 2, 60)
+        nursery.cancel_scope.cancel()
 
 
 async def test_after_a_restart_the_log_goes_on(autojump_clock: object) -> None:
@@ -416,7 +518,7 @@ async def test_tickets_that_admit_nobody_any_more_are_not_believed_after_a_resta
 async def pair() -> AsyncIterator[tuple[ReplicaNode, ReplicaNode]]:
     """A node, and one whose mesh is used by hand."""
     async with swarm_of(FakeNetwork(), 2) as (one, other):
-        await until(lambda: know_each_other([one, other]))
+        await until(lambda: know_each_other([one, other]) and agree([one, other]))
         yield one, other
 
 
@@ -470,6 +572,92 @@ async def test_bad_signatures_cut_off(
             await ask(hostile, honest, encode(wire.Give((forged,), ())))
     assert honest.replication.refused == {"bad-signature": limits.FAULTS}
     assert hostile.peer not in {link.peer for link in honest.mesh.links()}
+
+
+async def test_honest_peers_are_not_blamed_where_clocks_differ_as_an_epoch_begins(
+    autojump_clock: object, unhurried: None
+) -> None:
+    """Whose clock is behind has logs that are over for the other one, and gives them to it."""
+    async with swarm_of(FakeNetwork(), 2) as (behind, ahead):
+        await until(lambda: know_each_other([behind, ahead]))
+        logs = [Author(f"author {at}", 1, epoch=EPOCH - 1).run() for at in range(90)]
+        await behind.replication.take(logs, [], None)
+        await until(lambda: agree([behind, ahead]))
+        turn = (EPOCH + 1) * EPOCH_S - unix_time()
+        ahead.own._clock = ahead.replication._clock = lambda: unix_time() + turn + 5
+        behind.own._clock = behind.replication._clock = lambda: unix_time() + turn - 25
+        ahead.replication.expire()
+        assert await behind.replication.exchange(ahead.peer) is not None
+        assert ahead.replication.refused["clock"] >= len(logs)
+        assert ahead.replication.disconnected == 0
+
+
+async def test_honest_peers_are_not_blamed_for_authors_that_find_no_room(
+    autojump_clock: object, unhurried: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Either half of a swarm was full; together they have twice as many authors."""
+    monkeypatch.setattr(limits, "AUTHORS", 100)
+    async with swarm_of(FakeNetwork(), 2) as nodes:
+        await until(lambda: know_each_other(nodes))
+        monkeypatch.setattr(service, "FANOUT", 0)
+        for at, node in enumerate(nodes):
+            authors = [
+                Author(f"{at} {one}", 1, epoch=EPOCH, quality=2 + 98 * at + one)
+                for one in range(98)
+            ]
+            await node.replication.take([one.run() for one in authors], [], None)
+        assert await nodes[1].replication.exchange(nodes[0].peer) is not None
+        assert nodes[1].replication.refused["admission"] > REFUSALS
+        assert [node.replication.disconnected for node in nodes] == [0, 0]
+        best = [
+            {author for (author, _), chain in node.replica.chains().items() if chain.quality > 1}
+            for node in nodes
+        ]
+        assert best[0] == best[1]
+
+
+async def test_who_is_flooded_hands_it_on_no_faster_than_it_is_taken(
+    autojump_clock: object,
+) -> None:
+    async with swarm_of(FakeNetwork(), 3) as nodes:
+        await until(lambda: know_each_other(nodes))
+        authors = [Author(f"author {at}", 30, epoch=EPOCH) for at in range(100)]
+        for seq in range(30):
+            for at in range(0, 100, 10):
+                runs = [author.run(seq, seq + 1) for author in authors[at : at + 10]]
+                await nodes[0].replication.take(runs, [], None)
+                await trio.sleep(0.01)
+        await until(lambda: agree(nodes))
+        for node in nodes:
+            assert node.replication.refused == {}
+
+
+async def test_a_guest_that_leaves_while_it_is_taken_does_not_stay(
+    autojump_clock: object,
+) -> None:
+    network = FakeNetwork()
+    async with swarm_of(network, 2, ticket_after_s=None) as (honest, hostile):
+        await until(lambda: know_each_other([honest, hostile]))
+        chain = hostile.replica.chain(hostile.peer, EPOCH)
+
+        async def tell_of_itself(peer: object, body: bytes) -> bytes:
+            return encode(wire.Runs((chain.run(0),), (), 6))
+
+        async def wait() -> None:
+            await trio.sleep(1)
+
+        async def learn() -> None:
+            steps = recall(honest.replica, honest.peer, EPOCH)
+            await honest.replication._drive(steps, hostile.peer)
+
+        hostile.mesh.answer("ledger", tell_of_itself)
+        honest.disk.room = wait  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(learn)
+            await trio.sleep(0.5)
+            network.partition([honest.peer], [hostile.peer])
+        assert hostile.peer not in {link.peer for link in honest.mesh.links()}
+        assert honest.replica.guests == 0
 
 
 async def test_who_gives_too_fast_is_refused_then_cut_off(
@@ -553,6 +741,11 @@ async def test_an_equivocation_reaches_everybody(autojump_clock: object) -> None
             proof = node.replica.proof(author.peer, EPOCH)
             assert replica().convict(proof, unix_time()).forked
             assert all(not one.forked for who, one in node.states.items() if who != author.peer)
+
+
+def too_long(hints: Hints) -> Hints:
+    """Such as want to be believed for too long."""
+    return msgspec.structs.replace(hints, expires=hints.expires + 1)
 
 
 def hints_of(day: int) -> Hints:

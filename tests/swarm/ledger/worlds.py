@@ -40,6 +40,7 @@ from protocol.ledger import (
     sign,
 )
 from protocol.messages import Proof
+from swarm.ledger import guard
 from swarm.ledger.chain import Chain
 from swarm.ledger.document import client_of
 from swarm.ledger.replica import Change, Replica
@@ -118,6 +119,9 @@ def label(author: Author) -> str:
     return f"{author.name} {author.accent}"
 
 
+_KIND = st.integers(0, HOSTILE - 1)
+
+
 @st.composite
 def worlds(draw: st.DrawFn, most: int = 5, epochs: Sequence[int] = (EPOCH,)) -> World:
     """Worlds whose branches have up to ``most`` entries before they part."""
@@ -130,13 +134,16 @@ def worlds(draw: st.DrawFn, most: int = 5, epochs: Sequence[int] = (EPOCH,)) -> 
         Author(LIAR, draw(st.integers(1, most)), epoch=draw(st.sampled_from(epochs)))
         for _ in range(2 if len(epochs) > 1 else 1)
     ]
+    for one in branches:
+        if len(one.bodies) > 1 and draw(st.integers(0, 2)) == 0:
+            _spoil(one, draw(st.integers(1, len(one.bodies) - 1)), draw(_KIND))
     for number in range(draw(st.integers(1, 5))):
         parent = draw(st.sampled_from(branches))
         seq = draw(st.integers(0, len(parent.bodies)))
         twin = parent.other(seq, draw(st.integers(1, 3)), str(number))
-        if seq and draw(st.integers(0, 3)) == 0:
+        if seq and draw(st.integers(0, 2)) == 0:
             at = draw(st.integers(seq, len(twin.bodies) - 1))
-            _spoil(twin, at, draw(st.integers(0, HOSTILE - 1)))
+            _spoil(twin, at, draw(_KIND))
         branches.append(twin)
     splices = [
         splice(draw(st.sampled_from(branches)), draw(st.integers(1, most)), lie)
@@ -167,7 +174,7 @@ def splice(author: Author, seq: int, lie: str) -> Said:
         prev=digest("nothing") if lie == "prev" else entry_digest(last),
         offset=entry.offset if lie == "offset" else entry.offset + len(last),
         at=max(author.epoch * EPOCH_S, entry.at - 1) if lie == "at" else entry.at,
-        content=hostile(author, 0),
+        content=Capability(guard.EMPTY),
     )
     run = sign(author.signer, [encode(entry)], author.ticket)
     return Said(run, f"({lie} of {seq} after {label(author)})")
@@ -410,6 +417,10 @@ def check_counters(one: Replica, own: PeerId | None = None) -> None:
         tickets = [chain.ticket for (_, of), chain in chains.items() if of == epoch]
         assert one.admitted(epoch) == sum(map(bool, tickets))
     assert sorted(one.authors()) == sorted({author for author, _ in chains})
+    for author in one.authors():
+        logs = [chain for name, chain in sorted(chains.items()) if name[0] == author]
+        forked = [chain for chain in logs if chain.fork is not None]
+        assert one.latest(author) is (forked[0] if forked else logs[-1])
 
 
 def _check_chain(name: Name, chain: Chain) -> None:
