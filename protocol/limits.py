@@ -150,8 +150,8 @@ HINTS_BYTES: Final = 3 << 10
 """What one verifier says of one day: the days that count have to fit into a checkpoint."""
 AUTHORS: Final = 10_000
 """Authors admitted in one epoch, the best tickets first."""
-GUESTS: Final = PEERS
-"""Linked peers that are not admitted (yet), whose logs are held while the link lasts."""
+GUESTS: Final = 3 * PEERS
+"""Logs of linked peers that are not admitted (yet), held while the link lasts, of three epochs."""
 TICKET_BYTES: Final = 64
 TICKETS_KNOWN: Final = 3 * AUTHORS
 """Good tickets remembered, so that none is computed twice: of three epochs."""

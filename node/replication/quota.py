@@ -6,7 +6,7 @@ from typing import Final
 
 from node.mesh.ration import Ration
 from protocol import limits
-from protocol.errors import QuotaError
+from protocol.errors import BusyError, QuotaError
 from protocol.ids import PeerId
 
 OPENED_AT_ONCE: Final = 8
@@ -52,13 +52,14 @@ class Quota:
         """A peer hands over entries that it was not asked for.
 
         Raises:
-            QuotaError: it has given more than it may already, or signatures are checked as fast
-                as this node does that for all peers together.
+            QuotaError: it has given more than it may already.
+            BusyError: signatures are checked as fast as this node does that for all peers
+                together, which need not be the fault of this one.
         """
         if not self._entries.take(peer, now, entries):
             raise QuotaError("It gives entries faster than they are taken.")
         if not self._checks.take(_EVERYBODY, now, 0):
-            raise QuotaError("Signatures are checked as fast as may be.")
+            raise BusyError("Signatures are checked as fast as may be.")
 
     def checked(self, signatures: int, now: float) -> None:
         """So many signatures were checked, whoever caused it."""

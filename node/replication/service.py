@@ -38,6 +38,7 @@ from protocol.errors import (
     GapError,
     MeshError,
     ProofError,
+    ProtocolError,
     QuotaError,
     StoreError,
     SwarmError,
@@ -67,6 +68,8 @@ CALL_LIMIT_S: Final = 10.0
 EXCHANGE_LIMIT_S: Final = 60.0
 FANOUT: Final = 3
 """Peers to whom what others say is handed on; what one says oneself goes to everyone."""
+FEW: Final = 16
+"""Logs that are fetched together and still handed on."""
 JOINED: Final = 2
 """Peers of different networks with whom a node compares all it holds when it has joined."""
 SLICE_S: Final = 0.002
@@ -75,6 +78,8 @@ READ_PAUSE_S: Final = 3 * SLICE_S
 """Between two slices of reading: where there is much, it is taken and kept first."""
 ANSWERS_AT_ONCE: Final = 4
 """Requests that are worked on together, of all peers."""
+EXPIRED_AT_ONCE: Final = 256
+"""Logs given up between two looks at what else there is to do."""
 GIVEN_AT_ONCE: Final = 64
 """Chains of which something is handed on together."""
 GIVE_PAUSE_S: Final = 2 / limits.ENTRIES_PER_S
@@ -169,12 +174,18 @@ class Replication:
 
     async def run(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Replicate until cancelled; started once it follows who is linked."""
-        async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             task_status.started()
-            self._nursery.start_soon(self._database.run)
-            self._nursery.start_soon(self.own.run)
-            self._nursery.start_soon(self._read)
-            self._nursery.start_soon(self._compare)
+            nursery.start_soon(self._database.run)
+            nursery.start_soon(self.own.run)
+            nursery.start_soon(self._read)
+            nursery.start_soon(self._compare)
+            try:
+                await trio.sleep_forever()
+            finally:
+                # The mesh still answers, and what comes now goes no further.
+                self._nursery = None
 
     # --- links ----------------------------------------------------------------------------------
 
@@ -218,12 +229,17 @@ class Replication:
     # --- what comes from outside ----------------------------------------------------------------
 
     async def take(
-        self, runs: Iterable[Run], forks: Iterable[Fork], source: PeerId | None
+        self,
+        runs: Iterable[Run],
+        forks: Iterable[Fork],
+        source: PeerId | None,
+        fresh: bool = False,
     ) -> list[Outcome]:
         """Take what comes from outside, the proofs first.
 
         Args:
             source: the peer it comes from; None for a file.
+            fresh: it was given unasked, as what is new is.
 
         Returns:
             what became of each, forks first.
@@ -231,9 +247,11 @@ class Replication:
         outcomes: list[Outcome] = []
         pace = Pace()
         items: list[Run | Fork] = [*forks, *runs]
+        # What is fetched in bulk, others have had for long: comparing finds who has not.
+        spreads = fresh or len(items) <= FEW
         for one in items:
             try:
-                outcomes.append(await self._take(one, source))
+                outcomes.append(await self._take(one, source, spreads))
             except SwarmError as error:
                 outcomes.append(error)
                 if source is not None and self._blame(source, error):
@@ -243,7 +261,7 @@ class Replication:
             await pace.rest()
         return outcomes
 
-    async def _take(self, one: Run | Fork, source: PeerId | None) -> Change:
+    async def _take(self, one: Run | Fork, source: PeerId | None, spreads: bool) -> Change:
         run = one if isinstance(one, Run) else one.one
         first = read_entry(run.bodies[0])
         await self._database.room()
@@ -264,16 +282,17 @@ class Replication:
                     change = self._replica.convict(one, self._clock())
             finally:
                 self._quota.checked(self._replica.checked - checked, self._now())
-        self.note(change, source)
+        self.note(change, source, spreads)
         if ours and change:
             self.own.grew()
         return change
 
-    def note(self, change: Change, source: PeerId | None = None) -> None:
+    def note(self, change: Change, source: PeerId | None = None, spreads: bool = True) -> None:
         """Keep, hand on and read what has changed.
 
         Args:
             source: whom it need not be handed to; None for what this node says itself.
+            spreads: whether it is handed on.
         """
         if not change:
             return
@@ -282,6 +301,8 @@ class Replication:
         self._database.keep(change, chain)
         for author in {change.author, *(one for one, _ in change.evicted)}:
             self._read_later(author)
+        if not spreads:
+            return
         if change.author == self._mesh.peer_id:
             to = self._peers()
         elif chain.admitted:
@@ -334,7 +355,7 @@ class Replication:
             self._quota.costs(peer, len(body), now)
             async with self._answering:
                 steps = self._responder.answer(peer, body, epoch_of(self._clock()))
-                reply = await self._drive(steps, peer)
+                reply = await self._drive(steps, peer, fresh=True)
             self._quota.costs(peer, len(reply), self._now())
         except SwarmError as error:
             self._blame(peer, error)
@@ -347,7 +368,7 @@ class Replication:
         """Compare with one peer at random, now and then."""
         while True:
             await trio.sleep(SYNC_EVERY_S * self._rng.uniform(0.5, 1.5))
-            self.expire()
+            await self.expire()
             peers = self._peers()
             if not peers:
                 continue
@@ -403,7 +424,9 @@ class Replication:
             if not agree:
                 _log.warning("the first peers do not hold the same logs: one may withhold some")
 
-    async def _drive(self, steps: Generator[Step, Answer, T], peer: PeerId) -> T:
+    async def _drive(
+        self, steps: Generator[Step, Answer, T], peer: PeerId, fresh: bool = False
+    ) -> T:
         """Do what a machine of an exchange asks for; what it returns."""
         pace = Pace()
         answer: Answer = None
@@ -417,7 +440,7 @@ class Replication:
                             raise TooLargeError(f"A reply of {len(answer)} bytes.")
                         pace = Pace()
                     case Take(runs, forks):
-                        answer = await self.take(runs, forks, peer)
+                        answer = await self.take(runs, forks, peer, fresh)
                         pace = Pace()
                     case _:
                         answer = None
@@ -511,22 +534,30 @@ class Replication:
                 author = next(iter(self._unread))
                 del self._unread[author]
                 chain = self._replica.latest(author)
-                # It may change meanwhile, and is read again then.
-                found = None if chain is None else await _paced(reading(chain), pace)
+                try:
+                    # It may change meanwhile, and is read again then.
+                    found = None if chain is None else await _paced(reading(chain), pace)
+                except ProtocolError as error:
+                    # Taken by an earlier version, by rules that are not those of this one.
+                    _log.warning("the log of %s is unreadable: %s", short_peer(author), error)
+                    found = None
                 self.changed(author, found)
                 await pace.rest()
             self._to_read = trio.Event()
             await self._to_read.wait()
 
-    def expire(self) -> None:
+    async def expire(self) -> None:
         """Give up epochs that are over."""
         epoch = epoch_of(self._clock())
         if epoch == self._epoch:
             return
         self._epoch = epoch
-        for author, _ in self._replica.expire(self._clock()):
-            self._read_later(author)
         self._database.expire(epoch - 1)
+        pace = Pace()
+        while gone := self._replica.expire(self._clock(), EXPIRED_AT_ONCE):
+            for author, _ in gone:
+                self._read_later(author)
+            await pace.rest()
 
     @staticmethod
     def _now() -> float:

@@ -55,7 +55,7 @@ class Stamper:
     """Makes this node's stamps, one at a time, in one thread with at most ``SHARE`` of a core.
 
     One of ``STAMP_BITS`` takes some 8 minutes in expectation, and three times as long in one case
-    out of twenty. Begin hours before the epoch does.
+    out of twenty.
 
     Attributes:
         progress: of the stamp being made, None where there is none.

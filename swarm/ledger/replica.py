@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 
@@ -262,10 +263,14 @@ class Replica:
         if chain.admitted:
             self._ranking.put(author, epoch, self._rank(chain, quality))
 
-    def expire(self, now: float) -> list[Name]:
-        """Give up the epochs that are over: all but this one and the one before."""
+    def expire(self, now: float, most: int | None = None) -> list[Name]:
+        """Give up the epochs that are over: all but this one and the one before.
+
+        Args:
+            most: chains at once; None: all of them.
+        """
         oldest = epoch_of(now) - 1
-        gone = [name for name in self._chains if name[1] < oldest]
+        gone = list(islice((name for name in self._chains if name[1] < oldest), most))
         for name in gone:
             self._remove(name)
         return gone

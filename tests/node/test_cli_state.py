@@ -516,7 +516,7 @@ def test_all_that_does_not_hold_is_named(tmp_path: Path, key_file: str) -> None:
     }
     assert report["logs"] == 2
     told = run("state", "verify", str(path), "--swarm-key", key_file).stderr.decode()
-    assert f"swarm: {peer_text(BOB.peer)}, epoch {EPOCH}: The author of this log is not" in told
+    assert f"swarm: {peer_text(BOB.peer)}, epoch {EPOCH}: This ticket does not admit" in told
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])

@@ -16,6 +16,7 @@ from protocol import limits
 from protocol import sync as wire
 from protocol.codec import encode
 from protocol.errors import CallError, MeshError, UnreachableError
+from protocol.ids import PeerId
 from protocol.ledger import EPOCH_S, Capability, Hints, Run, Subject, Sum
 from swarm.ledger.chain import Chain
 from swarm.ledger.replica import Replica
@@ -225,6 +226,21 @@ async def test_a_peer_that_withholds_is_found_by_comparing_with_a_second(
             await until(lambda: author.peer in newcomer.states)
             await until(lambda: newcomer.replication.join.agree is not None)
             assert newcomer.replication.join.agree is False
+
+
+async def test_what_is_given_to_a_node_that_stops_is_taken_and_goes_no_further(
+    autojump_clock: object,
+) -> None:
+    """Its mesh answers until the last."""
+    async with swarm_of(FakeNetwork(), 3) as nodes:
+        one, other, third = nodes
+        await until(lambda: know_each_other(nodes) and agree(nodes))
+        one.replication._nursery.cancel_scope.cancel()
+        author = Author("absent", 3, epoch=EPOCH)
+        body = encode(wire.Give((author.run(),), ()))
+        assert await ask(other, one, body) == encode(wire.Gave((), 0))
+        assert one.replica.chain(author.peer, EPOCH) is not None
+        assert third.replica.chain(author.peer, EPOCH) is None
 
 
 # --- the own log ----------------------------------------------------------------------------------
@@ -582,11 +598,12 @@ async def test_honest_peers_are_not_blamed_where_clocks_differ_as_an_epoch_begin
         await until(lambda: know_each_other([behind, ahead]))
         logs = [Author(f"author {at}", 1, epoch=EPOCH - 1).run() for at in range(90)]
         await behind.replication.take(logs, [], None)
-        await until(lambda: agree([behind, ahead]))
+        await ahead.replication.exchange(behind.peer)
+        assert agree([behind, ahead])
         turn = (EPOCH + 1) * EPOCH_S - unix_time()
         ahead.own._clock = ahead.replication._clock = lambda: unix_time() + turn + 5
         behind.own._clock = behind.replication._clock = lambda: unix_time() + turn - 25
-        ahead.replication.expire()
+        await ahead.replication.expire()
         assert await behind.replication.exchange(ahead.peer) is not None
         assert ahead.replication.refused["clock"] >= len(logs)
         assert ahead.replication.disconnected == 0
@@ -782,3 +799,41 @@ async def test_an_invalid_entry_that_is_asked_for_counts_once(
     await honest.replication.exchange(hostile.peer)
     assert honest.replication.refused == {"update": 1}
     assert author.peer not in honest.states
+
+
+async def test_what_is_fetched_in_bulk_is_not_handed_on(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others have had it for long. A few logs, which may be new, are."""
+    fetching, full = pair
+    handed: set[PeerId] = set()
+    monkeypatch.setattr(
+        fetching.replication, "_hand", lambda peer, name, first: handed.add(name[0])
+    )
+    fetching.replication._origins[Author("third").peer] = ""
+    many = [Author(f"many {at}", 1, epoch=EPOCH) for at in range(service.FEW + 1)]
+    await full.replication.take([author.run() for author in many], [], None)
+    await fetching.replication.exchange(full.peer)
+    assert all(fetching.replica.chain(author.peer, EPOCH) for author in many)
+    assert not handed & {author.peer for author in many}
+    one = Author("one", 1, epoch=EPOCH)
+    await full.replication.take([one.run()], [], fetching.peer)
+    await fetching.replication.exchange(full.peer)
+    assert one.peer in handed
+
+
+async def test_a_log_that_an_earlier_version_took_ends_nothing(
+    autojump_clock: object, pair: tuple[ReplicaNode, ReplicaNode]
+) -> None:
+    """On disk it is whole, and breaks a rule that this version has."""
+    node, _ = pair
+    author = Author("author", 1, epoch=EPOCH)
+    author.say(Capability(b"\x02nonsense"))
+    node.replica.restore(
+        author.peer, EPOCH, author.bodies, {1: author.run().signature}, author.ticket, 1, None
+    )
+    node.replication._read_later(author.peer)
+    await trio.sleep(10)
+    assert author.peer not in node.states
+    node.own.label("goes on")
+    await until(lambda: node.states[node.peer].profile.label == "goes on")
