@@ -191,7 +191,7 @@ class Control:
         rows = [row for row in rows if is_named(params.peer, row["peer"])]
         if len(rows) != 1:
             found_text = f"{len(rows)} peers begin or end" if rows else "None begins or ends"
-            raise UnknownPeerError(f"{found_text} with {params.peer}.")
+            raise UnknownPeerError(f"{found_text} with {params.peer}. See `swarm capability`.")
         return found | {"peers": rows}
 
     async def _config(self, params: methods.Nothing, notify: Notify) -> methods.Settings:

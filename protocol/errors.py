@@ -329,7 +329,7 @@ class UnknownRoundError(SwarmError):
 
 
 class UnknownPeerError(SwarmError):
-    """This node knows no such peer. `swarm capability` lists those it knows."""
+    """No peer, or more than one, is meant by this."""
 
     code = "unknown-peer"
     exit_code = EXIT_USAGE

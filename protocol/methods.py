@@ -153,8 +153,8 @@ class StateLabelParams(Struct, frozen=True, forbid_unknown_fields=True):
     label: Annotated[str, Meta(max_length=limits.LABEL_CHARS)]
 
     def __post_init__(self) -> None:
-        if not self.label.isprintable():
-            raise ValueError("a label takes printable characters only")
+        if not self.label.isprintable() or self.label != self.label.strip():
+            raise ValueError("a label takes printable characters, and no space at its ends")
 
 
 METHODS: Final[Mapping[str, type[Struct]]] = {
@@ -276,7 +276,8 @@ class Ledger(Struct, frozen=True):
         own_waits: why its log is not written, for people; empty where nothing stands in the way.
         ticket: its own for this epoch: ``stamp``, ``certificate``, ``none``, or ``being made`` and
             how likely it would be done by now.
-        root: hex digest of all logs; two nodes with the same one hold the same.
+        root: hex digest of all logs with a ticket; two nodes with the same one hold the same
+            ones. Empty where there are none.
         exchanges: finished, begun by this node.
         last_exchange_s: seconds since the last; None before the first.
         joined: peer ids of those with whom it compared everything first.

@@ -24,7 +24,7 @@ from node.cli.text import (
     print_json,
     size,
 )
-from protocol import methods, rpc
+from protocol import limits, methods, rpc
 from protocol.bundle import Header, Log, write
 from protocol.errors import EXIT_ANSWER, EXIT_INVALID, UnknownPeerError, UsageError
 from protocol.ledger import HINT_DAY_S, epoch_of
@@ -96,7 +96,10 @@ def _show_one(place: LogsOnDisk, args: argparse.Namespace) -> int:
     peers = {log["peer"] for log in logs}
     if len(peers) != 1:
         found = f"{len(peers)} authors begin or end" if peers else "No author begins or ends"
-        raise UnknownPeerError(f"{found} with {args.peer}. See `swarm state show`.")
+        raise UnknownPeerError(
+            f"{found} with {args.peer}. `swarm state show` lists the authors on disk; linked peers "
+            "without a ticket are in memory alone, see `swarm peers`."
+        )
     if args.json:
         print_json({"swarm": place.swarm, "peer": peers.pop(), "logs": logs})
         return EXIT_ANSWER
@@ -257,7 +260,10 @@ def take_in(args: argparse.Namespace) -> int:
 
 def label(args: argparse.Namespace) -> int:
     """Say what this node is called."""
-    wanted = params(methods.StateLabelParams, {"label": " ".join(args.text)})
+    text = " ".join(args.text).strip()
+    if len(text) > limits.LABEL_CHARS:
+        raise UsageError(f"A label has up to {limits.LABEL_CHARS} characters, not {len(text)}.")
+    wanted = params(methods.StateLabelParams, {"label": text})
     result = client(args).call("state-label", wanted)
     if args.json:
         print_json(result)

@@ -165,7 +165,7 @@ def _print_report(report: Mapping[str, Any]) -> None:
         of = f"{problem['peer']}, epoch {problem['epoch']}: " if problem["peer"] else ""
         note(of + problem["text"])
     if report["ok"]:
-        print("Everything holds.")
+        print("What was checked holds." if report["unchecked"] else "Everything holds.")
 
 
 def _key(settings: Config, swarm: str) -> bytes | None:

@@ -174,6 +174,11 @@ class OwnLog:
 
     def grew(self) -> None:
         """Peers or a file have brought entries of this log that were not known here."""
+        if self._cleared:
+            _log.warning(
+                "the own log has entries that this node did not write: is there another node "
+                "with its key? Stop one of them before they contradict each other"
+            )
         self._wanted.set()
 
     def _want(self, values: Mapping[str, bytes]) -> None:
@@ -194,7 +199,10 @@ class OwnLog:
                 ticket = self._tickets.kind
             elif done is not None:
                 ticket = f"being made ({done:.0%})"
-        return Standing(entries, ticket, self._waits())
+        waits = self._waits()
+        if not waits and self._used_up():
+            waits = "The changes of today are used up; the next one follows at 0:00 UTC."
+        return Standing(entries, ticket, waits)
 
     def _waits(self) -> str:
         epoch = epoch_of(self._clock())
@@ -206,9 +214,9 @@ class OwnLog:
             )
         if self._lacks_mark(epoch):
             return (
-                "The own log was lost, and no peer has it. To begin it again would convict this "
-                f"node, so it is silent until the next epoch, in {_days_left(self._clock()):.1f} "
-                "days."
+                "The own log was lost, and to begin it again would convict this node. It goes on "
+                "once a peer that has it is linked, a file that has it is imported (swarm state "
+                f"import), or a new epoch begins, in {_days_left(self._clock()):.1f} days."
             )
         if self._ahead() > 0:
             return "The clock was ahead when the log was written last; that time is yet to come."
@@ -231,6 +239,19 @@ class OwnLog:
         if mark is UNKNOWN or chain is None or len(chain.bodies) < mark.entries:
             return True
         return entry_digest(chain.bodies[mark.entries - 1]) != mark.head
+
+    def _used_up(self) -> bool:
+        """Whether there is a change of the document that the day has no room for."""
+        now = self._clock()
+        chain = self._replica.chain(self._signer.peer, epoch_of(now))
+        if chain is None or not chain.bodies:
+            return False
+        rules = chain.rules()
+        full = rules.changes >= limits.CAPABILITIES_PER_DAY
+        if not full or rules.day != int(now) // HINT_DAY_S:
+            return False
+        said = state(chain).values
+        return any(said.get(key) != value for key, value in self._values.items())
 
     def _ahead(self) -> float:
         """For how many seconds the last entry is still of the future: one that follows may not be

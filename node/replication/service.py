@@ -299,6 +299,8 @@ class Replication:
         name = (change.author, change.epoch)
         chain = self._replica.chains()[name]
         self._database.keep(change, chain)
+        if change.forked and change.author == self._mesh.peer_id:
+            _log.error("the own log is cut for good. %s", self.own.standing().waits)
         for author in {change.author, *(one for one, _ in change.evicted)}:
             self._read_later(author)
         if not spreads:
@@ -411,7 +413,8 @@ class Replication:
         """Compare with the first peers there are, of different networks where one can tell: one
         alone could show a newcomer whatever it likes."""
         known = {self._origins.get(one, "") for one in self.join.peers} - {""}
-        if len(self.join.peers) >= JOINED or self._origins.get(peer) in known:
+        seen = peer in self.join.peers or self._origins.get(peer) in known
+        if len(self.join.peers) >= JOINED or seen:
             return
         self.join = Join((*self.join.peers, peer))
         await self.exchange(peer)
@@ -419,7 +422,9 @@ class Replication:
             # What the second one knew, the first one has to know, too.
             await self.exchange(self.join.peers[0])
             reports = [await self.exchange(one) for one in self.join.peers]
-            agree = all(one is not None and one.alike for one in reports)
+            agree = all(one.alike for one in reports if one is not None)
+            if None in reports and agree:
+                return
             self.join = Join(self.join.peers, agree)
             if not agree:
                 _log.warning("the first peers do not hold the same logs: one may withhold some")
@@ -455,6 +460,9 @@ class Replication:
         """How the replica is."""
         epoch = epoch_of(self._clock())
         chains = self._replica.chains().values()
+        root = ""
+        if self._replica.admitted(epoch) or self._replica.admitted(epoch - 1):
+            root = (await _paced(summary(self._replica, epoch), Pace())).hex()
         standing = self.own.standing()
         last = self._clock() - self.last_exchange if self.exchanges else None
         return methods.Ledger(
@@ -467,7 +475,7 @@ class Replication:
             own_entries=standing.entries,
             own_waits=standing.waits,
             ticket=standing.ticket,
-            root=(await _paced(summary(self._replica, epoch), Pace())).hex(),
+            root=root,
             exchanges=self.exchanges,
             last_exchange_s=None if last is None else round(last, 3),
             joined=tuple(map(peer_text, self.join.peers)),
