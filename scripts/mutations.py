@@ -326,8 +326,8 @@ _TABLE: Final = (
         "if epoch < epoch_of(now) - 1",
         "if epoch < epoch_of(now) - 9",
     ),
-    ("what is over stays", _REPLICA, "if name[1] < oldest]", "if name[1] < oldest - 1]"),
-    ("what is over goes too soon", _REPLICA, "if name[1] < oldest]", "if name[1] <= oldest]"),
+    ("what is over stays", _REPLICA, "if name[1] < oldest)", "if name[1] < oldest - 1)"),
+    ("what is over goes too soon", _REPLICA, "if name[1] < oldest)", "if name[1] <= oldest)"),
     ("the future is taken", _REPLICA, "if at > now + SKEW_S", "if False"),
     (
         "what a disk holds is believed",
