@@ -217,9 +217,14 @@ class Node:
         profile = state(chain).profile if chain is not None else None
         return profile.label if profile is not None else ""
 
-    async def hold(self, authors: Sequence[Author]) -> None:
-        """Take logs from nowhere."""
-        for one in await self.replication.take([one.run() for one in authors], [], None):
+    async def hold(self, authors: Sequence[Author], fresh: bool = False) -> None:
+        """Take logs from nowhere.
+
+        Args:
+            fresh: they are handed on at once, too.
+        """
+        runs = [one.run() for one in authors]
+        for one in await self.replication.take(runs, [], None, fresh):
             assert one, one
 
     async def root(self) -> str:

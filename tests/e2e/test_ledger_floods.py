@@ -181,8 +181,8 @@ async def test_floods_are_refused_and_cut_off_and_nobody_else_notices(
 
                 # What is new reaches the victim, and what the victim says everybody.
                 fresh = [Author(f"fresh {at}", 5) for at in range(FRESH_AUTHORS)]
-                await one.hold(fresh[::2])
-                await other.hold(fresh[1::2])
+                await one.hold(fresh[::2], fresh=True)
+                await other.hold(fresh[1::2], fresh=True)
                 await call(victim, "state-label", label="still here")
                 own = peer_of(victim)
                 await until(lambda: all(node.label(own) == "still here" for node in (one, other)))

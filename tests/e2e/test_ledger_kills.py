@@ -46,9 +46,9 @@ KILLS = int(os.environ.get("SWARMD_KILLS", "6"))
 SERIES = 10
 """Kills of one daemon: there is a bound on how often a log may change in a day."""
 FIRST_AUTHORS = 200
-MORE_AUTHORS = 40
+MORE_AUTHORS = 100
 ENTRIES = 20
-LATER_S = {"wanting": 0.08, "serving": 0.8}
+LATER_S = {"wanting": 0.08, "serving": 1.2}
 """What a daemon is told is on its disk within the first, what it fetches within the second."""
 
 
@@ -76,10 +76,10 @@ COUNTS = {
     # While it fetches: at least so many times each point is passed where there is enough to fetch.
     "serving": 1,
     "reply": 6,
-    "row": 100,
-    "commit": 2,
+    "row": 400,
+    "commit": 4,
     "ask": 6,
-    "taken": 40,
+    "taken": 90,
     # While it writes.
     "wanting": 3,
     "unmarked": 3,

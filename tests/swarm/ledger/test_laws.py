@@ -109,6 +109,26 @@ def test_what_is_heard_again_changes_nothing(world: World) -> None:
     assert snapshot(one) == before
 
 
+@laws
+@given(st.integers(2, 6), st.data())
+def test_what_comes_before_a_fork_is_passed_on(entries: int, data: st.DataObject) -> None:
+    """Whatever the branches of the proof follow: what is held, each other, or nothing known."""
+    author = Author("liar", entries)
+    seq = data.draw(st.integers(1, entries - 1))
+    left = data.draw(st.integers(0, seq))
+    one = data.draw(st.sampled_from([author, author.other(left, seq - left + 2, "one")]))
+    proof = one.fork(author.other(left, seq - left + 1, "other"), seq)
+    pieces = [author.run(0, end) for end in (data.draw(st.integers(1, seq)), entries)]
+    replica = fresh()
+    for what in data.draw(st.permutations([proof, *pieces])):
+        feed(replica, what)
+        check(replica)
+        check_passed_on(replica)
+    chain = replica.chain(author.peer, EPOCH)
+    assert chain is not None
+    assert (chain.forked_at, chain.bodies) == (seq, author.bodies[:seq])
+
+
 # --- nothing is forged ----------------------------------------------------------------------------
 
 

@@ -99,10 +99,6 @@ class World:
     said: list[Said]
 
     @property
-    def liar(self) -> PeerId:
-        return self.branches[0].peer
-
-    @property
     def whole(self) -> list[Said]:
         """All branches, and then all that is said of them."""
         runs = [Said(one.run(), label(one)) for one in (*self.honest, *self.branches)]
