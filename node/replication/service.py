@@ -72,6 +72,8 @@ FEW: Final = 16
 """Logs that are fetched together and still handed on."""
 JOINED: Final = 2
 """Peers of different networks with whom a node compares all it holds when it has joined."""
+JOIN_TRIES: Final = 3
+"""Comparisons after which they do not hold the same."""
 SLICE_S: Final = 0.002
 """Work between two looks at what else there is to do."""
 READ_PAUSE_S: Final = 3 * SLICE_S
@@ -421,8 +423,13 @@ class Replication:
         if len(self.join.peers) == JOINED:
             # What the second one knew, the first one has to know, too.
             await self.exchange(self.join.peers[0])
-            reports = [await self.exchange(one) for one in self.join.peers]
-            agree = all(one.alike for one in reports if one is not None)
+            for _ in range(JOIN_TRIES):
+                reports = [await self.exchange(one) for one in self.join.peers]
+                agree = all(one.alike for one in reports if one is not None)
+                if agree:
+                    break
+                # Somebody may just have said something.
+                await trio.sleep(SYNC_EVERY_S / 2)
             if None in reports and agree:
                 return
             self.join = Join(self.join.peers, agree)
