@@ -374,14 +374,15 @@ def full(author: Author) -> Author:
             return author
 
 
-def test_a_branch_that_lies_about_its_place_answers_for_nothing() -> None:
-    """It names the entry before, but not its size: no run can go on with it."""
+@pytest.mark.parametrize("accent", range(6))
+def test_a_branch_that_lies_about_its_place_answers_for_nothing(accent: int) -> None:
+    """It names the entry before, but not its size: no run can go on with it, be it the first or the
+    second of the proof."""
     author = Author("ann", 5)
     chain = grown(author, [5])
-    twin = author.other(3, 1)
+    twin = author.other(3, 1, str(accent))
     twin.bodies[3] = encode(msgspec.structs.replace(read_entry(twin.bodies[3]), offset=0))
-    third = author.other(3, 1, "third")
-    chain.freeze(3, fork(twin.run(3), third.run(3)))
+    chain.freeze(3, fork(chain.proof(3), twin.run(3)))
     assert_sound(chain, author.bodies)
 
 
